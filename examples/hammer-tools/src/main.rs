@@ -1,0 +1,2 @@
+//! The `hammer` command.
+fn main() {}
