@@ -1,2 +1,11 @@
-//! Placeholder until the crate lands.
+//! DragonFly BSD's HAMMER file system.
 #![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod crc;
+pub mod ondisk;
