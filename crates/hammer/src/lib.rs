@@ -8,4 +8,5 @@ extern crate alloc;
 extern crate std;
 
 pub mod crc;
+pub mod namekey;
 pub mod ondisk;
