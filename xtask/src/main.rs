@@ -1,2 +1,147 @@
-//! Every check of the project.
-fn main() {}
+//! Every check of the project: `cargo xtask ci` runs them all, `cargo xtask <step>` runs one.
+//!
+//! A step installs the toolchains and programs that it needs, and fails where it cannot run.
+
+mod build;
+mod fuzz;
+mod interleave;
+mod mutations;
+mod project;
+mod run;
+mod source;
+mod toolchain;
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::{project::Project, run::Tally};
+
+/// The checks of the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Task {
+    /// Run every check and print what each took
+    Ci,
+    /// Sources and documents are plain ASCII
+    Ascii,
+    /// Relative links in documents lead to files
+    Links,
+    /// Unsafe code is only where decision D12 allows it
+    Unsafe,
+    /// rustfmt
+    Fmt,
+    /// clippy, warnings are errors
+    Clippy,
+    /// All tests with all features, and the libraries without any
+    Test,
+    /// rustdoc, warnings are errors
+    Doc,
+    /// Libraries and tools check with the oldest supported Rust
+    Msrv,
+    /// Libraries build for bare-metal targets
+    Bare,
+    /// The loom models of lock-free code
+    Loom,
+    /// Each patch in crates/*/mutations makes a loom model fail
+    Mutations,
+    /// Tests of the crates with unsafe code under Miri
+    Miri,
+    /// Run each fuzz target for a short while, from the corpus that the project keeps
+    Fuzz {
+        /// How long to run each target
+        #[arg(long, default_value_t = 30, value_name = "N")]
+        seconds: u32,
+    },
+    /// Compare with peers in the same run; report the ratios beside their bars
+    Bench {
+        /// Fewer rounds, smaller files
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+/// What `ci` runs: cheap checks first.
+const CI: [(&str, Task); 14] = [
+    ("ascii", Task::Ascii),
+    ("links", Task::Links),
+    ("unsafe", Task::Unsafe),
+    ("fmt", Task::Fmt),
+    ("clippy", Task::Clippy),
+    ("test", Task::Test),
+    ("doc", Task::Doc),
+    ("msrv", Task::Msrv),
+    ("bare", Task::Bare),
+    ("loom", Task::Loom),
+    ("mutations", Task::Mutations),
+    ("miri", Task::Miri),
+    ("fuzz", Task::Fuzz { seconds: 15 }),
+    ("bench", Task::Bench { quick: true }),
+];
+
+impl Task {
+    fn run(&self, project: &Project, tests: &mut Tally) -> Result<()> {
+        match self {
+            Self::Ci => unreachable!("not a step"),
+            Self::Ascii => source::ascii(project),
+            Self::Links => source::links(project),
+            Self::Unsafe => source::unsafe_code(project),
+            Self::Fmt => build::fmt(project),
+            Self::Clippy => build::clippy(project),
+            Self::Test => build::test(project, tests),
+            Self::Doc => build::doc(project),
+            Self::Msrv => build::msrv(project),
+            Self::Bare => build::bare(project),
+            Self::Loom => interleave::loom(project, tests),
+            Self::Mutations => mutations::run(project),
+            Self::Miri => interleave::miri(project, tests),
+            Self::Fuzz { seconds } => fuzz::run(project, *seconds),
+            Self::Bench { quick } => build::bench(project, *quick),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let project = Project::find();
+    let passed = match Task::parse() {
+        Task::Ci => ci(&project),
+        task => match task.run(&project, &mut Tally::default()) {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                false
+            }
+        },
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs all steps, also after one failed, and ends with a table of them.
+fn ci(project: &Project) -> bool {
+    let (mut table, mut tests, mut failed) = (Vec::new(), Tally::default(), 0);
+    let begin = Instant::now();
+    for (name, task) in CI {
+        println!("\n==== {name}");
+        let (start, mut tally) = (Instant::now(), Tally::default());
+        let result = task.run(project, &mut tally);
+        let seconds = start.elapsed().as_secs_f32();
+        let verdict = match &result {
+            Ok(()) => String::from("ok"),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        println!("==== {name}: {verdict} ({seconds:.1} s)");
+        failed += usize::from(result.is_err());
+        tests.add(tally);
+        table.push((name, seconds, tally, verdict));
+    }
+
+    println!("\n{:10} {:>8}  {:24} result", "step", "seconds", "tests");
+    for (name, seconds, tally, verdict) in table {
+        println!("{name:10} {seconds:8.1}  {:24} {verdict}", tally.to_string());
+    }
+    println!("{:10} {:8.1}\n", "total", begin.elapsed().as_secs_f32());
+    println!("tests: {} passed, {} failed, {} ignored", tests.passed, tests.failed, tests.ignored);
+    println!("steps: {} passed, {failed} failed", CI.len() - failed);
+    failed == 0
+}

@@ -19,7 +19,10 @@ fn main() -> ExitCode {
             Ok(())
         });
         suite.test("show/pfs", |golden| {
-            ensure!(golden.show("pfs")?.is_some_and(|text| text.contains("vol_label\tPFS")), "no text of hammer show");
+            ensure!(
+                golden.show("pfs")?.is_some_and(|text| text.contains("vol_label\tPFS")),
+                "no text of hammer show"
+            );
             ensure!(golden.show("multivol")?.is_none());
             Ok(())
         });

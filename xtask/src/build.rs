@@ -1,0 +1,54 @@
+//! Steps that are a cargo command or two.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    project::{LIBRARIES, Project, TOOLS, packages},
+    run::Tally,
+    toolchain,
+};
+
+pub(crate) fn fmt(project: &Project) -> Result<()> {
+    toolchain::components(&["rustfmt"])?;
+    project.cargo("fmt --all --check").run()?;
+    project.cargo("fmt --manifest-path fuzz/Cargo.toml --check").run()
+}
+
+pub(crate) fn clippy(project: &Project) -> Result<()> {
+    toolchain::components(&["clippy"])?;
+    project.cargo("clippy --workspace --all-features --all-targets -- -D warnings").run()
+}
+
+pub(crate) fn test(project: &Project, tests: &mut Tally) -> Result<()> {
+    let tested = project.cargo("test --workspace --all-features --no-fail-fast").run_tests(tests);
+    let checked = project.cargo(&format!("check --no-default-features{}", packages(&LIBRARIES))).run();
+    tested.and(checked)
+}
+
+pub(crate) fn doc(project: &Project) -> Result<()> {
+    project.cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-D warnings").run()
+}
+
+pub(crate) fn msrv(project: &Project) -> Result<()> {
+    let manifest = std::fs::read_to_string(project.root.join("Cargo.toml"))?;
+    let declared =
+        manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap_or("nothing");
+    ensure!(format!("{}.0", declared.trim_matches('"')) == toolchain::OLDEST, "rust-version says {declared}");
+
+    toolchain::toolchain(toolchain::OLDEST, &[])?;
+    let packages = packages(&LIBRARIES) + &packages(&TOOLS);
+    project.cargo_of(toolchain::OLDEST, &format!("check --all-features{packages}")).run()
+}
+
+pub(crate) fn bare(project: &Project) -> Result<()> {
+    toolchain::bare_targets()?;
+    let targets: String =
+        toolchain::BARE_TARGETS.iter().map(|target| format!(" --target {target}")).collect();
+    project.cargo(&format!("build --no-default-features{}{targets}", packages(&LIBRARIES))).run()
+}
+
+pub(crate) fn bench(project: &Project, quick: bool) -> Result<()> {
+    toolchain::program("mkfs.ext4", "e2fsprogs")?;
+    let quick = if quick { "-- --quick" } else { "" };
+    project.cargo(&format!("run --release -p dfly-bench {quick}")).run()
+}

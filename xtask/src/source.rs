@@ -1,0 +1,137 @@
+//! Steps that read the sources as text.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::project::Project;
+
+/// Crates without any unsafe code, by folder.
+const FORBID_UNSAFE: [&str; 4] = ["crates/golden", "crates/hammer", "crates/hammer-image", "crates/vfs"];
+
+/// Where unsafe code may be, besides tests and benches: files and folders.
+const UNSAFE: [&str; 4] =
+    ["crates/bio/src/buf", "crates/hal/src/sync", "crates/msgport/src/carrier", "crates/msgport/src/sync.rs"];
+
+/// Endings of the files that people write.
+const TEXT: [&str; 7] = ["rs", "toml", "md", "patch", "sh", "stderr", "yml"];
+
+pub(crate) fn ascii(project: &Project) -> Result<()> {
+    report(texts(project, &TEXT)?.iter().flat_map(|(file, text)| not_ascii(file, text)))
+}
+
+fn not_ascii(file: &Path, text: &str) -> Vec<String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_ascii());
+    lines.map(|(number, line)| format!("{}:{}: {line}", file.display(), number + 1)).collect()
+}
+
+/// A link that is neither a web address nor inside the document leads to a file or folder.
+pub(crate) fn links(project: &Project) -> Result<()> {
+    let mut dead = Vec::new();
+    for (file, text) in texts(project, &["md"])? {
+        let folder = project.root.join(&file).parent().map(Path::to_path_buf).unwrap_or_default();
+        for link in relative_links(&text) {
+            if !folder.join(link).exists() {
+                dead.push(format!("{}: {link}", file.display()));
+            }
+        }
+    }
+    report(dead)
+}
+
+/// The targets of `[text](target)`, without their fragments.
+fn relative_links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    let files =
+        targets.filter(|target| !target.contains(':')).map(|target| target.split('#').next().unwrap_or(""));
+    files.filter(|file| !file.is_empty() && !file.contains(char::is_whitespace))
+}
+
+pub(crate) fn unsafe_code(project: &Project) -> Result<()> {
+    let mut wrong = Vec::new();
+    for folder in FORBID_UNSAFE {
+        let lib = format!("{folder}/src/lib.rs");
+        if !fs::read_to_string(project.root.join(&lib))
+            .with_context(|| lib.clone())?
+            .contains("#![forbid(unsafe_code)]")
+        {
+            wrong.push(format!("{lib}: no forbid(unsafe_code)"));
+        }
+    }
+    for (file, text) in texts(project, &["rs"])? {
+        let in_product = file.components().any(|part| part.as_os_str() == "src");
+        if in_product && !UNSAFE.iter().any(|allowed| file.starts_with(allowed)) {
+            wrong.extend(
+                unsafe_lines(&text).map(|number| format!("{}:{number}: unsafe code", file.display())),
+            );
+        }
+    }
+    wrong.extend(
+        UNSAFE
+            .iter()
+            .filter(|path| !project.root.join(path).exists())
+            .map(|path| format!("{path}: not there")),
+    );
+    report(wrong)
+}
+
+/// The numbers of the lines with the word `unsafe` outside comments and strings.
+fn unsafe_lines(text: &str) -> impl Iterator<Item = usize> {
+    let is_unsafe = |line: &str| {
+        let code = line.split("//").next().unwrap_or("");
+        let outside_strings = code.split('"').step_by(2);
+        outside_strings
+            .flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .any(|w| w == "unsafe")
+    };
+    text.lines().enumerate().filter(move |(_, line)| is_unsafe(line)).map(|(number, _)| number + 1)
+}
+
+/// The project's files with one of `endings`.
+fn texts(project: &Project, endings: &[&str]) -> Result<Vec<(PathBuf, String)>> {
+    let mut texts = Vec::new();
+    for file in project.files()? {
+        if file.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| endings.contains(&ending))
+        {
+            let text =
+                fs::read_to_string(project.root.join(&file)).with_context(|| file.display().to_string())?;
+            texts.push((file, text));
+        }
+    }
+    Ok(texts)
+}
+
+/// Prints what is wrong; an error where anything is.
+fn report(wrong: impl IntoIterator<Item = String>) -> Result<()> {
+    let count = wrong.into_iter().inspect(|line| println!("{line}")).count();
+    if count > 0 {
+        bail!("{count} places");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_is_found_as_a_word_of_code() {
+        let text =
+            "// unsafe\n#![forbid(unsafe_code)]\nlet a = \"unsafe\";\nunsafe { b() }\npub unsafe fn c() {}\n";
+        assert_eq!(unsafe_lines(text).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn links_to_files_are_found_and_others_are_not() {
+        let text = "[a](src/lib.rs) [b](https://c.d/e) [f](#g) [h](../i.md#j) `x[0](y, z)`";
+        assert_eq!(relative_links(text).collect::<Vec<_>>(), ["src/lib.rs", "../i.md"]);
+    }
+
+    #[test]
+    fn text_outside_ascii_is_named_with_its_line() {
+        assert_eq!(not_ascii(Path::new("a"), "b\nc\u{e9}\n"), ["a:2: c\u{e9}"]);
+    }
+}
