@@ -6,6 +6,7 @@ mod pending;
 mod stack;
 
 pub use family::Family;
+use family::Share;
 pub use fifo::{Fifo, Handle};
 pub use pending::Pending;
 pub(crate) use stack::{Pile, Stack};
@@ -39,7 +40,7 @@ enum Dest<T: Body> {
     Nobody,
     Waiter,
     Sink(SinkRef<T>),
-    Parent(Ptr<T>),
+    Parent(Share<T>),
 }
 
 /// A pointer to a live node. It says nothing about ownership: the handles below do.
@@ -52,12 +53,6 @@ impl<T: Body> Clone for Ptr<T> {
 }
 
 impl<T: Body> Copy for Ptr<T> {}
-
-impl<T: Body> PartialEq for Ptr<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
 
 /// Each method makes a reference to one field only, never to the whole node, because other fields may belong to
 /// another thread at that moment.
@@ -298,9 +293,13 @@ impl<T: Body> Job<T> {
                 // SAFETY: the destination was a waiter, so a `Pending` exists, and this is the one delivery to it.
                 Dest::Waiter => return unsafe { pending::deliver(job.into_ptr()) },
                 Dest::Sink(sink) => return sink.accept(job.arrived()),
-                Dest::Parent(parent) => {
-                    // SAFETY: the destination was `parent`, so this job holds one of its counts.
-                    match unsafe { family::child_done(parent, job) } {
+                Dest::Parent(share) => {
+                    // Declared after `share`, so that a panic below drops it first: the child may point into the
+                    // parent, and goes home before the parent may move.
+                    let mut child = job;
+                    child.body_mut_for_carrier().child_done(share.shared());
+                    drop(child.arrived());
+                    match share.release() {
                         Some(parent) => job = parent,
                         None => return,
                     }
