@@ -1,6 +1,6 @@
 //! What a node is: kind, attributes, flags, times, and the changes that [`setattr`](crate::FileSystem::setattr) makes.
 
-use crate::{Cred, Errno, NodeId};
+use crate::NodeId;
 
 /// The kind of a node.
 ///
@@ -196,43 +196,6 @@ impl Attr {
             generation: 0,
             io_bytes: 4096,
         }
-    }
-
-    /// Whether `cred` may do all of `what` to this node, by its mode bits and flags. The super-user may all but
-    /// write to what is immutable, and execute what nobody may execute.
-    ///
-    /// Errors: `EPERM` to write what is immutable, else `EACCES`. Never blocks. Source: `vop_helper_access()`.
-    pub fn check(&self, cred: &Cred, what: Permit) -> Result<(), Errno> {
-        let writes = what.contains(Permit::WRITE);
-        if writes && self.flags.intersects(FileFlags::IMMUTABLE) {
-            return Err(Errno::EPERM);
-        }
-        let mode = u32::from(self.mode);
-        if cred.is_superuser() {
-            let dead = what.contains(Permit::EXECUTE) && self.kind != Kind::Directory && mode & 0o111 == 0;
-            return if dead { Err(Errno::EACCES) } else { Ok(()) };
-        }
-        let granted = if cred.uid == self.uid {
-            mode >> 6
-        } else if cred.is_member(self.gid) {
-            mode >> 3
-        } else {
-            mode
-        };
-        if Permit::from_bits_truncate(granted as u8).contains(what) { Ok(()) } else { Err(Errno::EACCES) }
-    }
-}
-
-bitflags::bitflags! {
-    /// What somebody wants to do to a node, as access(2) counts it.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Permit: u8 {
-        /// Execute a file, search a directory.
-        const EXECUTE = 1;
-        /// Change a file, or the entries of a directory.
-        const WRITE = 2;
-        /// Read a file, list a directory.
-        const READ = 4;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who asks, and what for.
+//! Who asks.
 
 use crate::Errno;
 
@@ -45,33 +45,5 @@ impl Cred {
     /// Whether `gid` is one of the groups.
     pub fn is_member(&self, gid: u32) -> bool {
         self.gid == gid || self.groups().contains(&gid)
-    }
-}
-
-/// What a file is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// To read.
-    Read,
-    /// To write.
-    Write,
-    /// To read and write.
-    ReadWrite,
-}
-
-impl Access {
-    /// The permission that such an open needs.
-    pub fn permit(self) -> crate::Permit {
-        use crate::Permit;
-        match self {
-            Self::Read => Permit::READ,
-            Self::Write => Permit::WRITE,
-            Self::ReadWrite => Permit::READ.union(Permit::WRITE),
-        }
-    }
-
-    /// Whether it allows to change the file.
-    pub const fn writes(self) -> bool {
-        !matches!(self, Self::Read)
     }
 }

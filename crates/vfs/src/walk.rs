@@ -1,0 +1,258 @@
+//! The path walk: from a start and a path to a node, one component after the other.
+//!
+//! Source: nlookup(9) of DragonFly, path_resolution of POSIX.
+
+use crate::text::{PathText, TEXT_MAX};
+use crate::varsym::{self, Variables};
+use crate::{Attr, Call, Errno, Error, FileSystem, Kind, Name, NameBuf, NodeId, Result};
+
+/// How many symbolic links one walk follows. Source: `MAXSYMLINKS` of DragonFly's `<sys/param.h>`.
+pub const SYMLINKS_MAX: u32 = 32;
+
+/// What a walk does with a symbolic link that is the last component.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Last {
+    /// It goes where the link points, as stat(2) does.
+    #[default]
+    Follow,
+    /// It stops at the link itself, as lstat(2) does; a slash after it still makes the walk follow.
+    Keep,
+}
+
+/// How to walk.
+///
+/// A mount table will be one more field here: the step that crosses from a directory to the root of what is mounted on
+/// it belongs between two components and changes nothing else of the walk.
+#[derive(Clone, Copy, Default)]
+pub struct Walk<'a> {
+    /// Where absolute paths begin and where `..` leads no further up; `None` is the root of the file system.
+    pub root: Option<NodeId>,
+    /// What to do with a symbolic link at the end.
+    pub last: Last,
+    /// Variables of variant symlinks; `None` leaves `${...}` as text.
+    pub variables: Option<&'a dyn Variables>,
+}
+
+/// Where a name is to be made, removed or changed: what [`walk_parent`] found.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent {
+    /// The directory.
+    pub dir: Attr,
+    /// The last component, which may or may not exist in it.
+    pub name: NameBuf,
+    /// Whether the path ended with a slash, so that it can only mean a directory.
+    pub trailing_slash: bool,
+}
+
+/// Finds the node at `path`, from `start` if the path is relative. Each directory on the way must let `c.cred` search.
+///
+/// Errors: `ENOENT` for a component that is not there, an empty path or an empty link; `ENOTDIR` for one that is no
+/// directory and has something behind it; `EACCES`; `ELOOP` after [`SYMLINKS_MAX`] links; `ENAMETOOLONG` for a
+/// component over [`NAME_MAX`](crate::NAME_MAX) bytes, or a path that has, with what a link put into it, 1024 bytes or
+/// more; `EINVAL` for a NUL in it; and what the file system answers.
+///
+/// May block. Takes some 2 KiB of stack while it follows a link and 1 KiB else, beside the file system's; allocates
+/// nothing; makes at most one step for each byte of the path and of the links' targets.
+///
+/// ```
+/// # #[cfg(feature = "mem")] {
+/// use dfly_hal::SpinWait;
+/// use dfly_vfs::{Call, FileSystem, FileSystemExt, Kind, Walk, mem::MemFs, walk};
+///
+/// let fs = MemFs::new();
+/// let mut nothing = || ();
+/// let mut w = SpinWait::new(&mut nothing);
+/// fs.at(&mut w).nmkdir("usr", 0o755)?.nmkdir("bin", 0o755)?;
+/// fs.at(&mut w).nsymlink("bin", "usr/bin")?;
+///
+/// let found = walk(&fs, &mut Call::new(&mut w), fs.root(), b"/bin/../bin//.", &Walk::default())?;
+/// assert_eq!(found.kind, Kind::Directory);
+/// # }
+/// # Ok::<(), dfly_vfs::Error>(())
+/// ```
+pub fn walk<F: FileSystem + ?Sized>(
+    fs: &F,
+    c: &mut Call<'_>,
+    start: NodeId,
+    path: &[u8],
+    how: &Walk<'_>,
+) -> Result<Attr> {
+    let mut at = Walker::begin(fs, c, start, path, how)?;
+    while let Some(step) = at.rest.take_component() {
+        let found = at.find(c, step)?;
+        let keep = how.last == Last::Keep && step.end == End::Last;
+        if found.kind == Kind::Symlink && !keep {
+            at.follow(c, found.node)?;
+        } else if found.kind != Kind::Directory && step.end == End::LastWithSlash {
+            return Err(Errno::ENOTDIR.into());
+        } else {
+            at.here = found;
+        }
+    }
+    Ok(at.here)
+}
+
+/// Finds the directory in which `path`'s last component is, or is to be, without looking at that component.
+///
+/// Errors as [`walk`]; `EINVAL` if the last component is `.`, `..` or the root itself.
+pub fn walk_parent<F: FileSystem + ?Sized>(
+    fs: &F,
+    c: &mut Call<'_>,
+    start: NodeId,
+    path: &[u8],
+    how: &Walk<'_>,
+) -> Result<Parent> {
+    let mut at = Walker::begin(fs, c, start, path, how)?;
+    while let Some(step) = at.rest.take_component() {
+        if step.end != End::More {
+            at.here.check_search(&c.cred)?;
+            let name = Name::new(at.rest.bytes_of(step))?.into();
+            return Ok(Parent { dir: at.here, name, trailing_slash: step.end == End::LastWithSlash });
+        }
+        let found = at.find(c, step)?;
+        if found.kind == Kind::Symlink {
+            at.follow(c, found.node)?;
+        } else {
+            at.here = found;
+        }
+    }
+    Err(Error::new(Errno::EINVAL).because("the root has no name"))
+}
+
+/// The target of a symbolic link, as stored.
+///
+/// Errors: `EINVAL` if the node is none, `ENAMETOOLONG` for 1024 bytes or more, and what the file system answers. May
+/// block.
+pub fn readlink<F: FileSystem + ?Sized>(fs: &F, c: &mut Call<'_>, link: NodeId) -> Result<PathText> {
+    let mut target = PathText::new();
+    let mut fits = Ok(());
+    fs.readlink(c, link, &mut |part| {
+        if fits.is_ok() {
+            fits = target.push(part);
+        }
+    })?;
+    fits.map_err(|e| Error::new(e).because("the target of a symbolic link is too long"))?;
+    Ok(target)
+}
+
+struct Walker<'a, F: ?Sized> {
+    fs: &'a F,
+    how: &'a Walk<'a>,
+    root: NodeId,
+    /// Where the walk is.
+    here: Attr,
+    /// What is still to be walked.
+    rest: Rest,
+    links: u32,
+}
+
+impl<'a, F: FileSystem + ?Sized> Walker<'a, F> {
+    fn begin(fs: &'a F, c: &mut Call<'_>, start: NodeId, path: &[u8], how: &'a Walk<'a>) -> Result<Self> {
+        let root = how.root.unwrap_or_else(|| fs.root());
+        if path.is_empty() {
+            return Err(Error::new(Errno::ENOENT).because("empty path"));
+        }
+        let mut rest = Rest::new();
+        rest.prepend(path)?;
+        let start = if path.starts_with(b"/") { root } else { start };
+        let here = fs.getattr(c, start)?;
+        Ok(Self { fs, how, root, here, rest, links: 0 })
+    }
+
+    /// One component further: `.`, `..` or an entry.
+    fn find(&self, c: &mut Call<'_>, step: Step) -> Result<Attr> {
+        self.here.check_search(&c.cred)?;
+        match self.rest.bytes_of(step) {
+            b"." => Ok(self.here),
+            b".." if self.here.node == self.root => Ok(self.here),
+            b".." => self.fs.nlookupdotdot(c, self.here.node),
+            name => self.fs.nresolve(c, self.here.node, Name::new(name)?),
+        }
+    }
+
+    /// Puts the target of `link` before what is still to be walked.
+    // Apart from the walk, so that a walk without links does not pay for its stack.
+    #[inline(never)]
+    fn follow(&mut self, c: &mut Call<'_>, link: NodeId) -> Result<()> {
+        if self.links >= SYMLINKS_MAX {
+            return Err(Errno::ELOOP.into());
+        }
+        self.links += 1;
+        let mut target = readlink(self.fs, c, link)?;
+        if let Some(variables) = self.how.variables {
+            varsym::expand(&mut target, variables)?;
+        }
+        if target.is_empty() {
+            return Err(Error::new(Errno::ENOENT).because("empty symbolic link"));
+        }
+        if target.starts_with(b"/") && self.here.node != self.root {
+            self.here = self.fs.getattr(c, self.root)?;
+        }
+        self.rest.prepend(&target)
+    }
+}
+
+/// One component of a path: its bytes, by their place in [`Rest`], and what comes after it.
+#[derive(Clone, Copy)]
+struct Step {
+    start: usize,
+    len: usize,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    More,
+    Last,
+    LastWithSlash,
+}
+
+/// What is still to be walked, at the end of a fixed buffer: a link's target goes in front of it without moving it.
+struct Rest {
+    start: usize,
+    bytes: [u8; TEXT_MAX],
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self { start: TEXT_MAX, bytes: [0; TEXT_MAX] }
+    }
+
+    fn prepend(&mut self, text: &[u8]) -> Result<()> {
+        if let Some(at) = text.iter().position(|&b| b == 0) {
+            return Err(Error::new(Errno::EINVAL).because("a NUL in a path").at(at as u64));
+        }
+        let start = self.start.checked_sub(text.len()).ok_or(Errno::ENAMETOOLONG)?;
+        let room = self.bytes.get_mut(start..self.start).ok_or(Errno::ENAMETOOLONG)?;
+        room.copy_from_slice(text);
+        self.start = start;
+        Ok(())
+    }
+
+    /// Takes the next component off the front, with the slashes before it. Those behind it stay, so that a link's
+    /// target that takes its place still has them behind it.
+    fn take_component(&mut self) -> Option<Step> {
+        let rest = self.bytes.get(self.start..)?;
+        let before = rest.iter().position(|&b| b != b'/')?;
+        let rest = rest.get(before..)?;
+        let len = rest.iter().position(|&b| b == b'/').unwrap_or(rest.len());
+        let behind = rest.get(len..)?;
+        let end = match behind.iter().any(|&b| b != b'/') {
+            true => End::More,
+            false if behind.is_empty() => End::Last,
+            false => End::LastWithSlash,
+        };
+        let start = self.start + before;
+        self.start = start + len;
+        Some(Step { start, len, end })
+    }
+
+    /// The bytes of the component that was taken last; they stand until something is put in front of the rest.
+    fn bytes_of(&self, step: Step) -> &[u8] {
+        self.bytes.get(step.start..step.start + step.len).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;
