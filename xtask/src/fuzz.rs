@@ -59,7 +59,7 @@ fn fuzz_one(binary: &Path, kept: &Path, target_dir: &Path, seconds: u32) -> Resu
         .arg(format!("-timeout={SLOWEST_INPUT_SECONDS}"))
         .arg(format!("-rss_limit_mb={MOST_MEMORY_MIB}"))
         .arg(format!("-artifact_prefix={}/", crashes.display()))
-        .words("-print_final_stats=1 -verbosity=1")
+        .words("-print_final_stats=1 -verbosity=0")
         .arg(&found)
         .arg(kept)
         .run()
