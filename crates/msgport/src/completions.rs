@@ -63,7 +63,11 @@ impl<T: Body> Completions<T> {
         match done {
             Some(done) => Poll::Ready(done),
             None => {
-                if let Some(other) = waker {
+                // Who is somebody else looks again. Not `will_wake`: that may take one task's wakers for two, and a
+                // task that wakes itself whenever it looks never sleeps.
+                if let Some(other) = waker
+                    && other.data() != cx.waker().data()
+                {
                     other.wake();
                 }
                 Poll::Pending

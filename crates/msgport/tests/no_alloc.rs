@@ -1,0 +1,116 @@
+//! After set-up nothing allocates: send, complete, wait, split, queue, pool.
+#![cfg(not(loom))]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dfly_hal::{SpinWait, ThreadWait, block_on};
+use dfly_msgport::{Body, Completions, Hook, HookRef, Job, List, Own, Pool};
+
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: it only counts, and forwards to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: as promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: as promised by the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How often `f` called the allocator, for memory or to give it back.
+fn allocator_calls(f: impl FnOnce()) -> usize {
+    let before = CALLS.get();
+    f();
+    CALLS.get() - before
+}
+
+#[derive(Default)]
+struct Msg {
+    value: u32,
+    hook: Option<HookRef<Msg>>,
+}
+
+impl Body for Msg {
+    type Shared = AtomicU32;
+    type Key = ();
+    fn orphaned(&mut self) {}
+    fn pop_hook(&mut self) -> Option<HookRef<Self>> {
+        self.hook.take()
+    }
+    fn child_done(&mut self, parent: &AtomicU32) {
+        parent.fetch_add(self.value, Ordering::Relaxed);
+    }
+}
+
+struct Pass;
+impl Hook<Msg> for Pass {
+    fn passing(&self, job: Job<Msg>) -> Option<Job<Msg>> {
+        Some(job)
+    }
+}
+
+#[test]
+fn nothing_allocates_after_set_up() {
+    let pool = Pool::new(8, Msg::default);
+    let done = Arc::new(Completions::new());
+    let hook: Arc<dyn Hook<Msg>> = Arc::new(Pass);
+    let mut thread_wait = ThreadWait::new();
+    let mut spin = || {};
+    let mut spin_wait = SpinWait::new(&mut spin);
+    assert!(allocator_calls(|| drop(black_box(Box::new(1)))) == 2, "the counter counts");
+
+    let calls = allocator_calls(|| {
+        for _ in 0..100 {
+            let own = pool.get().unwrap();
+
+            // A waiter: polled before and after, with a waker that counts and one that does not.
+            let (job, mut pending) = own.waitable();
+            let mut job = Some(job);
+            let mut device = || job.take().into_iter().for_each(Job::complete);
+            let own = block_on(&mut SpinWait::new(&mut device), &mut pending, None).unwrap();
+            let (job, pending) = own.waitable();
+            job.complete();
+            let own = block_on(&mut thread_wait, pending, None).unwrap();
+
+            // A sink, a list and a hook.
+            let mut job = own.send_to(done.clone());
+            job.hook = Some(hook.clone().into());
+            let mut list = List::from(job);
+            list.extend((0..3).map(|_| pool.get().unwrap().send_to(done.clone())));
+            let mut other = List::new();
+            other.append(&mut list);
+            other.for_each(Job::complete);
+            assert_eq!(done.wait(&mut spin_wait, None).unwrap().count(), 4);
+
+            // A family; a careless receiver; a waiter that gave up.
+            let (job, pending) = pool.get().unwrap().waitable();
+            let mut family = job.split();
+            for _ in 0..3 {
+                family.adopt(pool.get().unwrap()).complete();
+            }
+            drop(family.adopt(pool.get().unwrap()));
+            drop((family, pending));
+        }
+        assert_eq!(std::iter::from_fn(|| pool.get()).collect::<dfly_msgport::Returned<_>>().len(), 8);
+    });
+    assert_eq!(calls, 0);
+
+    // Without a pool: one for the node, one to give it back.
+    assert_eq!(allocator_calls(|| Own::new(Msg::default()).detached().complete()), 2);
+}
