@@ -54,7 +54,8 @@ fn fuzz_one(binary: &Path, kept: &Path, target_dir: &Path, seconds: u32) -> Resu
     let (found, crashes) = (target_dir.join("corpus").join(name), target_dir.join("crashes").join(name));
     fs::create_dir_all(&found)?;
     fs::create_dir_all(&crashes)?;
-    Run::new(binary)
+    let log = target_dir.join(name).with_extension("log");
+    let ran = Run::new(binary)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-timeout={SLOWEST_INPUT_SECONDS}"))
         .arg(format!("-rss_limit_mb={MOST_MEMORY_MIB}"))
@@ -62,5 +63,15 @@ fn fuzz_one(binary: &Path, kept: &Path, target_dir: &Path, seconds: u32) -> Resu
         .words("-print_final_stats=1 -verbosity=0")
         .arg(&found)
         .arg(kept)
-        .run()
+        .run_logged(&log);
+    let log = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+    if let Err(error) = ran {
+        eprintln!("{log}");
+        return Err(error);
+    }
+    let executed = log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    let executed: usize = executed.context("no statistics")?.trim().parse()?;
+    ensure!(executed > inputs, "{executed} inputs ran, of {inputs} in the corpus");
+    println!("{}: {executed} inputs, no finding", name.display());
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt,
+    fs::File,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -61,6 +62,16 @@ impl Run {
     pub(crate) fn run(mut self) -> Result<()> {
         println!("$ {}", self.shown);
         let status = self.command.status().with_context(|| self.shown.clone())?;
+        ensure!(status.success(), "`{}`: {status}", self.shown);
+        Ok(())
+    }
+
+    /// Runs it to its end; all that it writes goes to the file `log`.
+    pub(crate) fn run_logged(mut self, log: &Path) -> Result<()> {
+        println!("$ {} > {}", self.shown, log.display());
+        let log = File::create(log).with_context(|| log.display().to_string())?;
+        let status =
+            self.command.stdout(log.try_clone()?).stderr(log).status().with_context(|| self.shown.clone())?;
         ensure!(status.success(), "`{}`: {status}", self.shown);
         Ok(())
     }
