@@ -1,0 +1,269 @@
+//! The B-tree: nodes that were checked, and a cursor that seeks and steps through them.
+//!
+//! A node is checked once, when it enters the cache: checksum, type, count, strict order of its elements. On the way
+//! down each child's type, parent and bounds are checked against its parent. So a search in a node is a binary search,
+//! a walk never meets a node twice, and no damage leads into a loop: the depth is bounded, and keys only ever grow.
+
+use arrayvec::ArrayVec;
+use dfly_hal::Wait;
+
+use crate::error::{Error, Structure};
+use crate::media::{Media, Page};
+use crate::ondisk::node::{
+    Element, INTERNAL_ELEMENTS, Key, LEAF_ELEMENTS, NODE_SIZE, Node, TYPE_INTERNAL, TYPE_LEAF, TYPE_RECORD, Tid,
+};
+use crate::ondisk::{Offset, Zone};
+
+/// Levels that a tree can have. A level is added only when the root is full, so even 2^60 records need fewer.
+pub(crate) const MAX_DEPTH: usize = 16;
+
+/// A node in the cache.
+pub(crate) struct NodeRef {
+    page: Page,
+    at: Offset,
+}
+
+impl core::ops::Deref for NodeRef {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        self.page.node(self.at)
+    }
+}
+
+impl NodeRef {
+    /// Reads and checks the node at `at`.
+    pub(crate) fn load(media: &Media, w: &mut dyn Wait, at: Offset) -> Result<Self, Error> {
+        let node = Self::load_unchecked(media, w, at)?;
+        if !media.node_is_verified(&node.page, at) {
+            media
+                .checksum()
+                .check(node.crc.get(), node.crc_bytes())
+                .ok_or(Error::Checksum { structure: Structure::Node, at, stored: node.crc.get() })?;
+            node.check().map_err(|what| Error::corrupt(Structure::Node, at, what))?;
+            media.set_node_verified(&node.page, at);
+        }
+        Ok(node)
+    }
+
+    /// Reads the node at `at` without looking at it.
+    pub(crate) fn load_unchecked(media: &Media, w: &mut dyn Wait, at: Offset) -> Result<Self, Error> {
+        if at.zone() != Zone::BTREE || !at.0.is_multiple_of(NODE_SIZE as u64) {
+            return Err(Error::OutOfRange { structure: Structure::Node, at });
+        }
+        Ok(Self { page: media.page(w, at, Structure::Node)?, at })
+    }
+
+    /// The child in slot `index`, checked against its slot.
+    fn child(&self, media: &Media, w: &mut dyn Wait, index: usize) -> Result<Self, Error> {
+        let wrong = |what| Error::corrupt(Structure::Node, self.at, what);
+        let (Some(slot), Some(next)) = (self.elements.get(index), self.elements.get(index + 1)) else {
+            return Err(wrong("no such child"));
+        };
+        let at = Offset(slot.as_internal().subtree_offset.get());
+        let child = Self::load(media, w, at)?;
+        let wrong = |what| Error::corrupt(Structure::Node, at, what);
+        if child.node_type != slot.base.btype {
+            return Err(wrong("node is of another type than its parent says"));
+        }
+        if child.parent.get() != self.at.0 {
+            return Err(wrong("node has another parent"));
+        }
+        if child.keys().next().is_some_and(|first| first < slot.base.key()) {
+            return Err(wrong("node begins left of its parent's bound"));
+        }
+        let right = next.base.key();
+        let fits = |last: Key| if child.is_leaf() { last < right } else { last <= right };
+        if child.keys().last().is_some_and(|last| !fits(last)) {
+            return Err(wrong("node ends right of its parent's bound"));
+        }
+        Ok(child)
+    }
+}
+
+impl Node {
+    /// The bytes that the checksum covers.
+    pub(crate) fn crc_bytes(&self) -> &[u8] {
+        zerocopy::IntoBytes::as_bytes(self).get(4..).unwrap_or_default()
+    }
+
+    pub(crate) fn is_leaf(&self) -> bool {
+        self.node_type == TYPE_LEAF
+    }
+
+    /// Elements of a leaf, or children of an internal node: `count`, if it can be.
+    pub(crate) fn len(&self) -> usize {
+        let limit = if self.is_leaf() { LEAF_ELEMENTS } else { INTERNAL_ELEMENTS };
+        usize::try_from(self.count.get()).unwrap_or(0).min(limit)
+    }
+
+    /// A leaf's records, or an internal node's children without the right bound.
+    pub(crate) fn slots(&self) -> &[Element] {
+        self.elements.get(..self.len()).unwrap_or_default()
+    }
+
+    /// All keys, an internal node's right bound included.
+    fn keys(&self) -> impl DoubleEndedIterator<Item = Key> {
+        let n = if self.is_leaf() { self.len() } else { self.len() + 1 };
+        self.elements.iter().take(n).map(|e| e.base.key())
+    }
+
+    /// What is wrong within the node, checksum aside.
+    fn check(&self) -> Result<(), &'static str> {
+        let count = self.count.get();
+        match self.node_type {
+            TYPE_LEAF if !(0..=LEAF_ELEMENTS as i32).contains(&count) => Err("leaf has an impossible count"),
+            TYPE_INTERNAL if !(1..=INTERNAL_ELEMENTS as i32).contains(&count) => {
+                Err("internal node has an impossible count")
+            }
+            TYPE_LEAF if self.slots().iter().any(|e| e.base.btype != TYPE_RECORD) => {
+                Err("leaf holds an element that is no record")
+            }
+            TYPE_INTERNAL if self.slots().iter().any(|e| !matches!(e.base.btype, TYPE_INTERNAL | TYPE_LEAF)) => {
+                Err("internal node holds an element that is no child")
+            }
+            TYPE_LEAF | TYPE_INTERNAL if !self.keys().is_sorted_by(|a, b| a < b) => {
+                Err("elements are out of order")
+            }
+            TYPE_LEAF | TYPE_INTERNAL => Ok(()),
+            _ => Err("unknown node type"),
+        }
+    }
+}
+
+/// One step of the way down: an internal node, and the slot taken.
+#[derive(Clone, Copy)]
+struct Step {
+    node: Offset,
+    slot: usize,
+}
+
+/// A place between two records of the tree.
+///
+/// Holds the page of one leaf. May block in every method that takes `w`.
+pub(crate) struct Cursor<'m> {
+    media: &'m Media,
+    path: ArrayVec<Step, MAX_DEPTH>,
+    leaf: NodeRef,
+    /// The record behind the place; `leaf.len()` when it is the next leaf's first.
+    index: usize,
+}
+
+impl<'m> Cursor<'m> {
+    /// The place before the first record at or behind `key`.
+    pub(crate) fn seek(media: &'m Media, w: &mut dyn Wait, key: &Key) -> Result<Self, Error> {
+        let root = NodeRef::load(media, w, media.btree_root())?;
+        if root.parent.get() != 0 {
+            return Err(Error::corrupt(Structure::Node, root.at, "root has a parent"));
+        }
+        let mut cursor = Self { media, path: ArrayVec::new(), leaf: root, index: 0 };
+        // The last child that begins at or before the key; the first, if the key lies left of all of them.
+        cursor.descend(w, |node| node.slots().partition_point(|e| e.base.key() <= *key).saturating_sub(1))?;
+        cursor.index = cursor.leaf.slots().partition_point(|e| e.base.key() < *key);
+        Ok(cursor)
+    }
+
+    /// Goes down from `self.leaf`, which may be an internal node, to a leaf.
+    fn descend(&mut self, w: &mut dyn Wait, choose: impl Fn(&Node) -> usize) -> Result<(), Error> {
+        while !self.leaf.is_leaf() {
+            let slot = choose(&self.leaf);
+            let step = Step { node: self.leaf.at, slot };
+            if self.path.try_push(step).is_err() {
+                return Err(Error::corrupt(Structure::Node, self.leaf.at, "tree is too deep"));
+            }
+            self.leaf = self.leaf.child(self.media, w, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Steps over the record behind the place and returns it.
+    pub(crate) fn next(&mut self, w: &mut dyn Wait) -> Result<Option<Element>, Error> {
+        loop {
+            if let Some(e) = self.leaf.slots().get(self.index) {
+                self.index += 1;
+                return Ok(Some(*e));
+            }
+            // Up to the nearest node with a child further right, then down along its left edge.
+            let up = loop {
+                let Some(step) = self.path.pop() else { return Ok(None) };
+                let node = NodeRef::load(self.media, w, step.node)?;
+                if step.slot + 1 < node.len() {
+                    break (node, step.slot + 1);
+                }
+            };
+            self.enter(w, up, |_| 0)?;
+            self.index = 0;
+        }
+    }
+
+    /// Steps over the record before the place and returns it.
+    pub(crate) fn prev(&mut self, w: &mut dyn Wait) -> Result<Option<Element>, Error> {
+        loop {
+            if let Some(e) = self.index.checked_sub(1).and_then(|i| self.leaf.slots().get(i)) {
+                self.index -= 1;
+                return Ok(Some(*e));
+            }
+            let up = loop {
+                let Some(step) = self.path.pop() else { return Ok(None) };
+                if let Some(slot) = step.slot.checked_sub(1) {
+                    break (NodeRef::load(self.media, w, step.node)?, slot);
+                }
+            };
+            self.enter(w, up, |node| node.len().saturating_sub(1))?;
+            self.index = self.leaf.len();
+        }
+    }
+
+    /// Goes down into a slot of `node`, and on to a leaf.
+    fn enter(
+        &mut self,
+        w: &mut dyn Wait,
+        (node, slot): (NodeRef, usize),
+        choose: impl Fn(&Node) -> usize,
+    ) -> Result<(), Error> {
+        self.path.push(Step { node: node.at, slot });
+        self.leaf = node.child(self.media, w, slot)?;
+        self.descend(w, choose)
+    }
+}
+
+/// The version of the record `key` that a view as of `asof` shows.
+///
+/// Versions of a record do not overlap in time, so the last one created by then is the only candidate.
+pub(crate) fn lookup(media: &Media, w: &mut dyn Wait, key: &Key, asof: Tid) -> Result<Option<Element>, Error> {
+    // Behind the candidate: one past `asof`, or 0, which stands behind everything.
+    let mut cursor = Cursor::seek(media, w, &key.at(Tid(asof.0.wrapping_add(1))))?;
+    Ok(cursor.prev(w)?.filter(|e| e.base.key().same_record(key) && e.base.visible_at(asof)))
+}
+
+/// The records from one key to another, both included, that a view as of `asof` shows; in order.
+pub(crate) struct Scan<'m> {
+    cursor: Cursor<'m>,
+    end: Key,
+    asof: Tid,
+}
+
+impl<'m> Scan<'m> {
+    /// Starts at the first version of `begin`; ends behind the last of `end`.
+    pub(crate) fn new(
+        media: &'m Media,
+        w: &mut dyn Wait,
+        begin: &Key,
+        end: &Key,
+        asof: Tid,
+    ) -> Result<Self, Error> {
+        Ok(Self { cursor: Cursor::seek(media, w, &begin.at(Tid::MIN))?, end: end.at(Tid::ZERO), asof })
+    }
+
+    /// The next visible record.
+    pub(crate) fn next(&mut self, w: &mut dyn Wait) -> Result<Option<Element>, Error> {
+        while let Some(e) = self.cursor.next(w)? {
+            if e.base.key() > self.end {
+                return Ok(None);
+            }
+            if e.base.visible_at(self.asof) {
+                return Ok(Some(e));
+            }
+        }
+        Ok(None)
+    }
+}

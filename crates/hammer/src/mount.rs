@@ -1,0 +1,103 @@
+//! From block devices to a checked set of volumes.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use dfly_bio::BlockDevice;
+use dfly_hal::Wait;
+use zerocopy::FromBytes;
+
+use crate::error::MountError;
+use crate::media::Volume;
+use crate::ondisk::volume::{SIGNATURE, SIGNATURE_SWAPPED, VolumeHeader};
+use crate::ondisk::{BUFFER_SIZE, MAX_VOLUMES, VERSION_MAX};
+
+/// Volume 0 owns everything that there is one of.
+const ROOT_VOLUME: usize = 0;
+
+/// Reads and checks the headers of `devices`, given in any order, and returns the volumes by number. Blocks.
+pub(crate) fn open_volumes(
+    devices: &[Arc<dyn BlockDevice>],
+    w: &mut dyn Wait,
+) -> Result<(Vec<Option<Volume>>, VolumeHeader), MountError> {
+    if devices.is_empty() || devices.len() > MAX_VOLUMES {
+        return Err(MountError::VolumeCount { given: devices.len() });
+    }
+    let mut volumes: Vec<Option<Volume>> = Vec::new();
+    volumes.resize_with(MAX_VOLUMES, || None);
+    let mut first: Option<VolumeHeader> = None;
+    for (index, device) in devices.iter().enumerate() {
+        let volume = open_volume(index, device.clone(), w)?;
+        let header = &volume.header;
+        let leader = first.get_or_insert_with(|| header.clone());
+        if header.vol_fsid != leader.vol_fsid {
+            return Err(MountError::OtherFileSystem { index });
+        }
+        if header.vol_count.get() != leader.vol_count.get() {
+            let value = header.vol_count.get() as u64;
+            return Err(MountError::Header { index, what: "number of volumes (another header differs)", value });
+        }
+        let number = header.vol_no.get();
+        let slot = usize::try_from(number).ok().and_then(|n| volumes.get_mut(n)).ok_or(MountError::Header {
+            index,
+            what: "volume number",
+            value: number as u64,
+        })?;
+        if slot.is_some() {
+            return Err(MountError::Duplicate { index, number: number as u8 });
+        }
+        *slot = Some(volume);
+    }
+    let expected = first.map_or(0, |h| h.vol_count.get());
+    if usize::try_from(expected) != Ok(devices.len()) {
+        return Err(MountError::Missing { expected, given: devices.len() });
+    }
+    let root = volumes.get(ROOT_VOLUME).and_then(Option::as_ref).ok_or(MountError::NoRootVolume)?;
+    let header = root.header.clone();
+    Ok((volumes, header))
+}
+
+fn open_volume(index: usize, device: Arc<dyn BlockDevice>, w: &mut dyn Wait) -> Result<Volume, MountError> {
+    let limits = device.limits();
+    let bytes = limits.bytes();
+    let needed = BUFFER_SIZE as u64;
+    if bytes < needed {
+        return Err(MountError::TooSmall { index, bytes, needed });
+    }
+    let mut buffer = vec![0; BUFFER_SIZE];
+    dfly_bio::read_at(&*device, w, 0, &mut buffer).map_err(|error| MountError::Device { index, error })?;
+    let too_small = MountError::TooSmall { index, bytes, needed };
+    let (header, _) = VolumeHeader::read_from_prefix(&buffer).map_err(|_| too_small)?;
+
+    match header.vol_signature.get() {
+        SIGNATURE => {}
+        SIGNATURE_SWAPPED => return Err(MountError::ByteOrder { index }),
+        found => return Err(MountError::NotHammer { index, found }),
+    }
+    let version = header.vol_version.get();
+    if !(1..=VERSION_MAX).contains(&version) {
+        return Err(MountError::Version { index, version });
+    }
+    if header.vol_rootvol.get() != ROOT_VOLUME as u32 {
+        let value = header.vol_rootvol.get().into();
+        return Err(MountError::Header { index, what: "root volume", value });
+    }
+    let (start, end) = (header.vol_buf_beg.get(), header.vol_buf_end.get());
+    let wrong_buffers = |value: i64| MountError::Header { index, what: "buffer area", value: value as u64 };
+    let buffers_start = u64::try_from(start).map_err(|_| wrong_buffers(start))?;
+    let buffers_end = u64::try_from(end).map_err(|_| wrong_buffers(end))?;
+    let buffers_len = buffers_end.checked_sub(buffers_start).ok_or(wrong_buffers(end))?;
+    if buffers_start < BUFFER_SIZE as u64 {
+        return Err(wrong_buffers(start));
+    }
+    if buffers_end > bytes {
+        return Err(MountError::TooSmall { index, bytes, needed: buffers_end });
+    }
+    let block_bytes = limits.block_bytes;
+    let block = u64::from(block_bytes.max(1));
+    if !buffers_start.is_multiple_of(block) || !(BUFFER_SIZE as u64).is_multiple_of(block) {
+        return Err(MountError::BlockSize { index, block_bytes });
+    }
+    Ok(Volume { device, header, buffers_start, buffers_len })
+}

@@ -1,0 +1,336 @@
+//! The page cache: 16 KiB buffers of the media, within a budget.
+//!
+//! A page that nobody holds can be evicted; its memory then carries the next read, so that in the steady state nothing
+//! is allocated. The lock covers a look-up or the choice of a victim, never I/O. Eviction is CLOCK: a page that was
+//! used since the hand last came by gets another round.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use dfly_bio::{Buf, SharedBuf};
+use dfly_hal::sync::Lock;
+use dfly_hal::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use hashbrown::HashMap;
+
+use crate::error::Error;
+use crate::ondisk::node::{NODE_SIZE, Node};
+use crate::ondisk::{BUFFER_SIZE, Offset};
+
+/// What the page cache did, and how it stands. Counts are since the mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Pages that were found.
+    pub hits: u64,
+    /// Pages that had to be read.
+    pub misses: u64,
+    /// Pages that were given up for others.
+    pub evictions: u64,
+    /// Pages that the budget allows.
+    pub capacity_pages: usize,
+    /// Pages that have memory.
+    pub resident_pages: usize,
+}
+
+/// A page in use. Its frame stays as long as this lives.
+pub(crate) struct Page {
+    memory: SharedBuf,
+    frame: u32,
+}
+
+impl Page {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// The node at `at`, a multiple of the node size.
+    pub(crate) fn node(&self, at: Offset) -> &Node {
+        let (nodes, _) = self.memory.as_chunks::<NODE_SIZE>();
+        // A page holds BUFFER_SIZE bytes: the index is below their number.
+        zerocopy::transmute_ref!(&nodes[at.in_buffer() / NODE_SIZE])
+    }
+}
+
+/// What is known to be right about the contents of a frame, so that it need not be checked again.
+#[derive(Default)]
+struct Verified {
+    /// A bit for each node.
+    nodes: AtomicU8,
+    /// The record last found right, see [`Pages::record_mark`]; 0 is none.
+    record: AtomicU64,
+}
+
+/// Memory for one page.
+struct Frame {
+    holds: Option<Offset>,
+    /// `None` while it is being read, and before its first use.
+    memory: Option<SharedBuf>,
+    used: bool,
+}
+
+struct Inner {
+    resident: HashMap<Offset, u32>,
+    frames: Vec<Frame>,
+    /// Frames that never had memory, or lost it.
+    vacant: Vec<u32>,
+    hand: usize,
+    stats: CacheStats,
+}
+
+/// The cache. Never blocks; callable from any thread, not from interrupts.
+pub(crate) struct Pages {
+    inner: Lock<Inner>,
+    verified: Box<[Verified]>,
+}
+
+impl Pages {
+    /// A cache of at most `capacity` pages. Their memory is allocated when first needed, everything else now.
+    pub(crate) fn new(capacity: usize) -> Result<Self, Error> {
+        let capacity = u32::try_from(capacity).map_err(|_| Error::NoMemory)?;
+        let n = capacity as usize;
+        let no_memory = |_| Error::NoMemory;
+        let mut resident = HashMap::new();
+        resident.try_reserve(n).map_err(|_| Error::NoMemory)?;
+        let (mut frames, mut vacant, mut verified) = (Vec::new(), Vec::new(), Vec::new());
+        frames.try_reserve_exact(n).map_err(no_memory)?;
+        vacant.try_reserve_exact(n).map_err(no_memory)?;
+        verified.try_reserve_exact(n).map_err(no_memory)?;
+        for frame in (0..capacity).rev() {
+            frames.push(Frame { holds: None, memory: None, used: false });
+            vacant.push(frame);
+            verified.push(Verified::default());
+        }
+        let stats = CacheStats { capacity_pages: n, ..CacheStats::default() };
+        let inner = Lock::new(Inner { resident, frames, vacant, hand: 0, stats });
+        Ok(Self { inner, verified: verified.into_boxed_slice() })
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        self.inner.lock().stats
+    }
+
+    /// The page at `at`, if it is there.
+    pub(crate) fn get(&self, at: Offset) -> Option<Page> {
+        let mut inner = self.inner.lock();
+        let page = inner.page(at)?;
+        inner.stats.hits += 1;
+        Some(page)
+    }
+
+    /// Memory for a page that is to be read: hand it to [`Self::fill`] or [`Self::give_back`].
+    pub(crate) fn take_frame(&self) -> Result<(u32, Buf), Error> {
+        let mut inner = self.inner.lock();
+        inner.stats.misses += 1;
+        if let Some(frame) = inner.vacant.pop() {
+            drop(inner);
+            let memory = SharedBuf::alloc(BUFFER_SIZE, NODE_SIZE).ok().and_then(|m| m.try_into_buf().ok());
+            let mut inner = self.inner.lock();
+            if let Some(memory) = memory {
+                inner.stats.resident_pages += 1;
+                return Ok((frame, memory));
+            }
+            inner.vacant.push(frame);
+        }
+        let mut inner = self.inner.lock();
+        let (frame, memory) = inner.evict().ok_or(Error::CacheBusy)?;
+        drop(inner);
+        if let Some(verified) = self.verified.get(frame as usize) {
+            // Nobody else sees the frame: whoever finds it later does so through the lock.
+            verified.nodes.store(0, Ordering::Relaxed);
+            verified.record.store(0, Ordering::Relaxed);
+        }
+        Ok((frame, memory))
+    }
+
+    /// Makes what was read the page at `at`. Where another thread was faster, its page is returned.
+    pub(crate) fn fill(&self, frame: u32, at: Offset, memory: Buf) -> Result<Page, Error> {
+        let memory = memory.into_shared().map_err(|_| Error::NoMemory)?;
+        let mut inner = self.inner.lock();
+        if let Some(page) = inner.page(at) {
+            inner.store(frame, None, memory);
+            return Ok(page);
+        }
+        inner.store(frame, Some(at), memory);
+        inner.resident.insert(at, frame);
+        inner.page(at).ok_or(Error::CacheBusy)
+    }
+
+    /// Returns a frame unused; without its memory if that was lost.
+    pub(crate) fn give_back(&self, frame: u32, memory: Option<Buf>) {
+        let memory = memory.and_then(|m| m.into_shared().ok());
+        let mut inner = self.inner.lock();
+        match memory {
+            Some(memory) => inner.store(frame, None, memory),
+            None => {
+                inner.stats.resident_pages -= 1;
+                inner.vacant.push(frame);
+            }
+        }
+    }
+
+    /// Forgets all contents.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.inner.lock();
+        inner.resident.clear();
+        inner.frames.iter_mut().for_each(|f| f.holds = None);
+    }
+
+    fn verified(&self, page: &Page) -> Option<&Verified> {
+        self.verified.get(page.frame as usize)
+    }
+
+    // Relaxed throughout: a mark says something of bytes that the marker and the reader of the mark both got through the
+    // lock, and that do not change while a `Page` lives.
+
+    pub(crate) fn node_is_verified(&self, page: &Page, at: Offset) -> bool {
+        self.verified(page).is_some_and(|v| v.nodes.load(Ordering::Relaxed) & node_bit(at) != 0)
+    }
+
+    pub(crate) fn set_node_verified(&self, page: &Page, at: Offset) {
+        if let Some(v) = self.verified(page) {
+            v.nodes.fetch_or(node_bit(at), Ordering::Relaxed);
+        }
+    }
+
+    /// A number that stands for exactly one record that begins in a given buffer: position, length and checksum.
+    pub(crate) fn record_mark(at: Offset, len: usize, crc: u32) -> u64 {
+        1 << 63 | (at.in_buffer() as u64) << 49 | (len as u64 & 0x1_ffff) << 32 | u64::from(crc)
+    }
+
+    pub(crate) fn record_is_verified(&self, pages: &[Page], mark: u64) -> bool {
+        pages.iter().all(|p| self.verified(p).is_some_and(|v| v.record.load(Ordering::Relaxed) == mark))
+    }
+
+    pub(crate) fn set_record_verified(&self, pages: &[Page], mark: u64) {
+        for v in pages.iter().filter_map(|p| self.verified(p)) {
+            v.record.store(mark, Ordering::Relaxed);
+        }
+    }
+}
+
+fn node_bit(at: Offset) -> u8 {
+    1 << (at.in_buffer() / NODE_SIZE)
+}
+
+impl Inner {
+    fn page(&mut self, at: Offset) -> Option<Page> {
+        let frame = *self.resident.get(&at)?;
+        let f = self.frames.get_mut(frame as usize)?;
+        f.used = true;
+        Some(Page { memory: f.memory.clone()?, frame })
+    }
+
+    fn store(&mut self, frame: u32, holds: Option<Offset>, memory: SharedBuf) {
+        if let Some(f) = self.frames.get_mut(frame as usize) {
+            *f = Frame { holds, memory: Some(memory), used: false };
+        }
+    }
+
+    /// Takes the memory of a page that nobody uses. Two rounds of the hand find it if there is one.
+    fn evict(&mut self) -> Option<(u32, Buf)> {
+        for _ in 0..2 * self.frames.len() {
+            let frame = self.hand;
+            self.hand = if frame + 1 < self.frames.len() { frame + 1 } else { 0 };
+            let f = self.frames.get_mut(frame)?;
+            if f.used {
+                f.used = false;
+                continue;
+            }
+            match f.memory.take().map(SharedBuf::try_into_buf) {
+                Some(Ok(memory)) => {
+                    if let Some(at) = f.holds.take() {
+                        self.resident.remove(&at);
+                        self.stats.evictions += 1;
+                    }
+                    return Some((frame as u32, memory));
+                }
+                Some(Err(in_use)) => f.memory = Some(in_use),
+                None => {}
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(n: u64) -> Offset {
+        Offset(n * BUFFER_SIZE as u64)
+    }
+
+    fn load(pages: &Pages, n: u64) -> Page {
+        let (frame, mut memory) = pages.take_frame().unwrap();
+        memory.fill(n as u8);
+        pages.fill(frame, at(n), memory).unwrap()
+    }
+
+    #[test]
+    fn a_page_is_found_until_it_is_evicted_and_memory_stays_within_the_budget() {
+        let pages = Pages::new(4).unwrap();
+        for n in 0..20 {
+            assert_eq!(load(&pages, n).bytes()[0], n as u8);
+            assert_eq!(pages.get(at(n)).unwrap().bytes()[0], n as u8);
+        }
+        let s = pages.stats();
+        assert_eq!((s.resident_pages, s.evictions, s.misses), (4, 16, 20));
+        assert!(pages.get(at(0)).is_none());
+    }
+
+    #[test]
+    fn pages_in_use_are_not_evicted_and_a_full_cache_says_so() {
+        let pages = Pages::new(2).unwrap();
+        let held = [load(&pages, 0), load(&pages, 1)];
+        assert_eq!(pages.take_frame().err(), Some(Error::CacheBusy));
+        drop(held);
+        assert!(pages.take_frame().is_ok());
+    }
+
+    #[test]
+    fn a_page_used_since_the_hand_came_by_outlives_one_that_was_not() {
+        let pages = Pages::new(2).unwrap();
+        load(&pages, 0);
+        load(&pages, 1);
+        load(&pages, 2); // Clears both marks and takes the first frame.
+        pages.get(at(1));
+        load(&pages, 3);
+        assert!(pages.get(at(1)).is_some());
+        assert!(pages.get(at(2)).is_none());
+    }
+
+    #[test]
+    fn the_slower_of_two_readers_gets_the_page_of_the_faster() {
+        let pages = Pages::new(2).unwrap();
+        let (slow, mut memory) = pages.take_frame().unwrap();
+        let fast = load(&pages, 7);
+        memory.fill(9);
+        let page = pages.fill(slow, at(7), memory).unwrap();
+        assert!(page.memory.ptr_eq(&fast.memory));
+    }
+
+    #[test]
+    fn what_was_verified_is_forgotten_with_the_contents() {
+        let pages = Pages::new(1).unwrap();
+        let page = load(&pages, 0);
+        let mark = Pages::record_mark(at(0), 100, 0);
+        pages.set_node_verified(&page, at(0));
+        pages.set_record_verified(core::slice::from_ref(&page), mark);
+        assert!(pages.node_is_verified(&page, at(0)) && !pages.node_is_verified(&page, Offset(4096)));
+        assert!(pages.record_is_verified(core::slice::from_ref(&page), mark));
+        drop(page);
+        let page = load(&pages, 1);
+        assert!(!pages.node_is_verified(&page, at(0)));
+        assert!(!pages.record_is_verified(core::slice::from_ref(&page), mark));
+    }
+
+    #[test]
+    fn lost_memory_is_replaced() {
+        let pages = Pages::new(1).unwrap();
+        let (frame, memory) = pages.take_frame().unwrap();
+        core::mem::forget(memory);
+        pages.give_back(frame, None);
+        assert_eq!(pages.stats().resident_pages, 0);
+        assert!(pages.take_frame().is_ok());
+    }
+}
