@@ -360,3 +360,7 @@ pub trait FileSystem: Send + Sync {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "fs_tests.rs"]
+mod tests;
