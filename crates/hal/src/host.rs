@@ -1,11 +1,16 @@
-//! The host implementation under `std`.
+//! The host implementation, under `std`: a process is a machine.
+//!
+//! | concern | here |
+//! |---|---|
+//! | [`Dma`](crate::dma::Dma) | [`HostDma`]: the process's memory; a device's address is the CPU's |
+//! | [`Clock`](crate::Clock) | [`HostClock`]: the operating system's monotonic clock, and a thread for timers |
+//! | [`Cpus`](crate::Cpus) | [`HostCpus`]: threads that say which CPU they are |
+//! | [`Wait`](crate::Wait) | [`ThreadWait`](crate::ThreadWait): parks the thread |
 
-use crate::Instant;
+mod clock;
+mod cpus;
+mod dma;
 
-/// The host's monotonic clock.
-pub fn now() -> Instant {
-    use std::sync::OnceLock;
-    static START: OnceLock<std::time::Instant> = OnceLock::new();
-    let start = START.get_or_init(std::time::Instant::now);
-    Instant::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
-}
+pub use clock::{HostClock, now};
+pub use cpus::{AttachError, HostCpu, HostCpus};
+pub use dma::HostDma;

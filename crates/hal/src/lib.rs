@@ -3,16 +3,23 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
-#[cfg(any(feature = "std", loom, test))]
+#[cfg(any(feature = "std", feature = "fake", feature = "count", loom, test))]
 extern crate std;
 
+mod cpu;
+pub mod dma;
+mod forward;
 #[cfg(feature = "std")]
 pub mod host;
+pub mod regs;
 pub mod sync;
 mod time;
 mod wait;
 
-pub use time::{Clock, Instant};
-#[cfg(feature = "std")]
+use forward::forward;
+
+pub use cpu::{CpuId, Cpus};
+pub use time::{Clock, Instant, SleepUntil, sleep_until};
+#[cfg(any(feature = "std", loom))]
 pub use wait::ThreadWait;
 pub use wait::{SpinWait, TimedOut, Wait, block_on};

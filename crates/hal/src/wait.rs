@@ -9,42 +9,75 @@ use core::task::{Context, Poll, Waker};
 
 use crate::Instant;
 
+#[cfg(any(feature = "std", loom))]
+mod thread;
+#[cfg(any(feature = "std", loom))]
+pub use thread::ThreadWait;
+
 /// The deadline of a wait passed. What was waited for is still the caller's and can be waited for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the wait timed out")]
 pub struct TimedOut;
 
 /// Whoever may wait: an LWKT thread's context, a parked host thread, a polling loop.
+///
+/// Thread context only: an interrupt handler has none to lend.
 pub trait Wait {
     /// Blocks the caller until `f` completes, or until `deadline` has passed.
-    fn wait(&mut self, f: Pin<&mut dyn Future<Output = ()>>, deadline: Option<Instant>) -> Result<(), TimedOut>;
+    ///
+    /// The deadline is told by the clock of the machine that the waiter belongs to; `None` waits for ever. `f` is
+    /// polled at least once, and looked at a last time after the deadline before [`TimedOut`] is returned, so what
+    /// completed in time is not missed by a waiter that was late. An implementation should return `Ok` only when `f`
+    /// has completed; [`block_on`] does not rely on it.
+    fn wait(
+        &mut self,
+        f: Pin<&mut dyn Future<Output = ()>>,
+        deadline: Option<Instant>,
+    ) -> Result<(), TimedOut>;
 }
 
 impl<W: Wait + ?Sized> Wait for &mut W {
-    fn wait(&mut self, f: Pin<&mut dyn Future<Output = ()>>, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    fn wait(
+        &mut self,
+        f: Pin<&mut dyn Future<Output = ()>>,
+        deadline: Option<Instant>,
+    ) -> Result<(), TimedOut> {
         (**self).wait(f, deadline)
     }
 }
 
-/// Waits for `f` and returns its output. Pass `&mut future` to keep the future when the wait times out.
+/// Waits for `f` and returns its output. Pass `&mut future`, or a pinned future by `as_mut()`, to keep the future when
+/// the wait times out: it can be waited for again.
+///
+/// What is ready at once is returned without asking `w`, whatever the deadline.
 pub fn block_on<W, F>(w: &mut W, f: F, deadline: Option<Instant>) -> Result<F::Output, TimedOut>
 where
     W: Wait + ?Sized,
     F: Future,
 {
     let mut f = pin!(f);
-    // What is ready at once costs no indirect call.
     if let Poll::Ready(v) = f.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(v);
     }
     let mut out = None;
-    let keep = async { out = Some(f.await) };
-    w.wait(pin!(keep), deadline)?;
+    // What counts is whether the output is there, not what the waiter says: an output must not be lost.
+    let _ = w.wait(pin!(async { out = Some(f.await) }), deadline);
     out.ok_or(TimedOut)
 }
 
 /// A waiter that looks again and again, and calls `poll` between two looks: for early boot, for tests, for a CPU that
 /// polls its device.
+///
+/// ```
+/// use dfly_hal::{Instant, SpinWait, TimedOut, block_on};
+/// let mut looks = 0;
+/// let mut poll = || looks += 1;                     // drives whatever is waited for
+/// let clock = || Instant::from_nanos(5);
+/// let mut w = SpinWait::with_clock(&mut poll, &clock);
+/// let never = core::future::pending::<()>();
+/// assert_eq!(block_on(&mut w, never, Some(Instant::from_nanos(5))), Err(TimedOut));
+/// assert_eq!(looks, 1);
+/// ```
 pub struct SpinWait<'a> {
     poll: &'a mut dyn FnMut(),
     now: Option<&'a dyn Fn() -> Instant>,
@@ -63,76 +96,21 @@ impl<'a> SpinWait<'a> {
 }
 
 impl Wait for SpinWait<'_> {
-    fn wait(&mut self, mut f: Pin<&mut dyn Future<Output = ()>>, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    fn wait(
+        &mut self,
+        mut f: Pin<&mut dyn Future<Output = ()>>,
+        deadline: Option<Instant>,
+    ) -> Result<(), TimedOut> {
         let mut cx = Context::from_waker(Waker::noop());
+        let mut late = false;
         while f.as_mut().poll(&mut cx).is_pending() {
-            (self.poll)();
-            if let (Some(at), Some(now)) = (deadline, self.now)
-                && now() >= at
-            {
+            if late {
                 return Err(TimedOut);
             }
-            core::hint::spin_loop();
+            (self.poll)();
+            late = matches!((deadline, self.now), (Some(at), Some(now)) if now() >= at);
+            crate::sync::hint::spin_loop();
         }
         Ok(())
-    }
-}
-
-#[cfg(feature = "std")]
-pub use thread::ThreadWait;
-
-#[cfg(feature = "std")]
-mod thread {
-    use super::*;
-    use alloc::sync::Arc;
-    use alloc::task::Wake;
-    use std::thread::{self, Thread};
-
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    /// Parks the calling host thread. Make one per thread and keep it: making it allocates, waiting does not.
-    pub struct ThreadWait {
-        waker: Waker,
-    }
-
-    impl ThreadWait {
-        /// A waiter for the current thread.
-        pub fn new() -> Self {
-            Self { waker: Arc::new(Unpark(thread::current())).into() }
-        }
-    }
-
-    impl Default for ThreadWait {
-        fn default() -> Self {
-            Self::new()
-        }
-    }
-
-    impl Wait for ThreadWait {
-        fn wait(&mut self, mut f: Pin<&mut dyn Future<Output = ()>>, deadline: Option<Instant>) -> Result<(), TimedOut> {
-            let mut cx = Context::from_waker(&self.waker);
-            while f.as_mut().poll(&mut cx).is_pending() {
-                match deadline {
-                    None => thread::park(),
-                    Some(at) => {
-                        let left = at.saturating_since(crate::host::now());
-                        if left.is_zero() {
-                            return Err(TimedOut);
-                        }
-                        thread::park_timeout(left);
-                    }
-                }
-            }
-            Ok(())
-        }
     }
 }

@@ -1,0 +1,193 @@
+//! Memory that the CPU and a device use at the same time: rings, queues, tables.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+// `core`'s atomics, not the facade's: the other side is a device, which no model checker runs.
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{CoherentMem, Constraints, DevAddr, Dma, DmaError};
+
+/// What coherent memory may hold: any bytes are a value (a device wrote them), and every byte is initialised (a device
+/// reads them). Derive `zerocopy`'s traits to get it.
+pub trait Pod: FromBytes + IntoBytes + Immutable + Copy + Send + Sync + 'static {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy + Send + Sync + 'static> Pod for T {}
+
+/// An index, or a part of an element, beyond the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("index {index} is out of range: {len} elements")]
+pub struct OutOfRange {
+    /// The index asked for.
+    pub index: usize,
+    /// The number of elements.
+    pub len: usize,
+}
+
+/// An array in memory that the CPU and a device use at the same time. Freed when it is dropped.
+///
+/// An element is copied in and out, and no reference to the memory exists. Each access really happens, in pieces of four
+/// bytes (of one, where size or offset is no multiple of four), each of which is whole. What must be whole beyond that
+/// is arranged with the device: read the phase bit with [`get_part`](Self::get_part), then [`Dma::rmb`], then the rest;
+/// write the entry, then [`Dma::wmb`], then the doorbell.
+///
+/// Callable from every context, except allocating and freeing. Never blocks.
+///
+/// **Stop the device before dropping it.** To drop the memory is safe, because what a device is told to do is answered
+/// for where its registers were mapped ([`MmioWindow::new`](crate::regs::MmioWindow::new)). If the device does not stop,
+/// leak the memory with [`core::mem::forget`].
+///
+/// ```
+/// # #[cfg(feature = "std")] {
+/// use dfly_hal::dma::{Coherent, Constraints, Dma};
+/// use dfly_hal::host::HostDma;
+/// let mut ring = Coherent::<u64, _>::alloc(HostDma::new(), 64, &Constraints { align: 4096, ..Constraints::ANY })?;
+/// ring.set(3, 0xfeed)?;
+/// ring.hal().wmb();
+/// assert_eq!((ring.get(3), ring.get(64)), (Some(0xfeed), None));
+/// assert_eq!(ring.device_addr(3), ring.device_addr(0).and_then(|base| base.checked_add(24)));
+/// # }
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct Coherent<T: Pod, D: Dma> {
+    mem: ManuallyDrop<CoherentMem>,
+    count: usize,
+    hal: D,
+    _elements: PhantomData<T>,
+}
+
+impl<T: Pod, D: Dma> Coherent<T, D> {
+    /// `count` zeroed elements.
+    pub fn alloc(hal: D, count: usize, constraints: &Constraints) -> Result<Self, DmaError> {
+        let len = count.checked_mul(size_of::<T>()).ok_or(DmaError::Exhausted)?;
+        let mem = hal.alloc_coherent(len, constraints)?;
+        debug_assert!(
+            mem.len == len && mem.cpu.addr().get().is_multiple_of(8),
+            "the Dma implementation broke a promise of alloc_coherent: {mem:?}"
+        );
+        Ok(Self { mem: ManuallyDrop::new(mem), count, hal, _elements: PhantomData })
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Always `false`: no memory is allocated for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Where the memory comes from; also to order accesses by [`Dma::wmb`] and [`Dma::rmb`].
+    pub fn hal(&self) -> &D {
+        &self.hal
+    }
+
+    /// Where the device sees element `index`.
+    pub fn device_addr(&self, index: usize) -> Option<DevAddr> {
+        let at = self.offset_of::<T>(index, 0).ok()?;
+        self.mem.device.checked_add(at as u64)
+    }
+
+    /// A copy of element `index`.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<T> {
+        self.get_part(index, 0)
+    }
+
+    /// A copy of what lies `offset` bytes into element `index`.
+    #[inline]
+    pub fn get_part<U: Pod>(&self, index: usize, offset: usize) -> Option<U> {
+        let at = self.offset_of::<U>(index, offset).ok()?;
+        let mut value = U::new_zeroed();
+        let bytes = value.as_mut_bytes();
+        if (at | bytes.len()).is_multiple_of(4) {
+            for (i, piece) in bytes.chunks_exact_mut(4).enumerate() {
+                // As the bytes lie in memory, whatever the CPU's byte order.
+                piece.copy_from_slice(
+                    &u32::from_le(self.word(at + 4 * i).load(Ordering::Relaxed)).to_le_bytes(),
+                );
+            }
+        } else {
+            for (i, piece) in bytes.iter_mut().enumerate() {
+                *piece = self.byte(at + i).load(Ordering::Relaxed);
+            }
+        }
+        Some(value)
+    }
+
+    /// Writes element `index`.
+    #[inline]
+    pub fn set(&mut self, index: usize, value: T) -> Result<(), OutOfRange> {
+        self.set_part(index, 0, value)
+    }
+
+    /// Writes what lies `offset` bytes into element `index`, and nothing else of it.
+    #[inline]
+    pub fn set_part<U: Pod>(&mut self, index: usize, offset: usize, value: U) -> Result<(), OutOfRange> {
+        let at = self.offset_of::<U>(index, offset)?;
+        let bytes = value.as_bytes();
+        let (words, rest) = bytes.as_chunks::<4>();
+        if at.is_multiple_of(4) && rest.is_empty() {
+            for (i, piece) in words.iter().enumerate() {
+                self.word(at + 4 * i).store(u32::from_le_bytes(*piece).to_le(), Ordering::Relaxed);
+            }
+        } else {
+            for (i, piece) in bytes.iter().enumerate() {
+                self.byte(at + i).store(*piece, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where `U` lies that begins `offset` bytes into element `index`, if it lies inside that element.
+    #[inline]
+    fn offset_of<U>(&self, index: usize, offset: usize) -> Result<usize, OutOfRange> {
+        let inside = offset.checked_add(size_of::<U>()).is_some_and(|end| end <= size_of::<T>());
+        if index < self.count && inside {
+            // No overflow: inside the allocation.
+            Ok(index * size_of::<T>() + offset)
+        } else {
+            Err(OutOfRange { index, len: self.count })
+        }
+    }
+
+    /// The four bytes at `at`, which is a multiple of 4 and was checked by `offset_of`.
+    #[inline]
+    fn word(&self, at: usize) -> &AtomicU32 {
+        // SAFETY: inside the memory, which is one allocation.
+        let at = unsafe { self.mem.cpu.add(at) };
+        // SAFETY: valid until we free it and aligned, as the base is; every access of ours is atomic, and a device's are
+        // outside the language.
+        unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) }
+    }
+
+    /// The byte at `at`, which was checked by `offset_of`.
+    #[inline]
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        // SAFETY: inside the memory, which is one allocation.
+        let at = unsafe { self.mem.cpu.add(at) };
+        // SAFETY: as in `word`.
+        unsafe { AtomicU8::from_ptr(at.as_ptr()) }
+    }
+}
+
+impl<T: Pod, D: Dma> Drop for Coherent<T, D> {
+    fn drop(&mut self) {
+        // SAFETY: `mem` is not used after this.
+        let mem = unsafe { ManuallyDrop::take(&mut self.mem) };
+        // SAFETY: `mem` is as `alloc_coherent` of `hal` returned it; the CPU has no pointer to it, and the driver has
+        // stopped the device (see the type's documentation).
+        unsafe { self.hal.free_coherent(mem) };
+    }
+}
+
+impl<T: Pod, D: Dma> fmt::Debug for Coherent<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coherent")
+            .field("mem", &*self.mem)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
