@@ -111,6 +111,11 @@ impl BioJob {
         self.body_mut().push_frame(to, cookie, Some(hook.into()))
     }
 
+    /// Says how it ended, for a hook that lets it go on. What was lost stays lost.
+    pub fn set_status(&mut self, status: Status) {
+        self.body_mut().set_status(status);
+    }
+
     /// Ends it: it goes back through the hooks to its originator.
     pub fn finish(mut self, status: Status) {
         self.body_mut().set_status(status);

@@ -7,6 +7,7 @@ extern crate alloc;
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+mod adapter;
 mod bio;
 mod blocking;
 mod body;
@@ -17,8 +18,13 @@ mod disk;
 mod job;
 mod limits;
 mod partition;
+mod split;
 mod status;
 
+pub use adapter::{
+    Cut, Fault, FaultInjector, FaultStats, Keep, OpStats, PowerCut, PowerStats, Rule, TraceRecord,
+    TraceStats, Tracer, Unflushed,
+};
 pub use bio::{Bio, BioPool, PendingBio};
 pub use blocking::{flush, read_at, write_at};
 pub use body::{BioBody, BioKey, MAX_DEPTH, Op, Priority, Verdict};
@@ -33,4 +39,5 @@ pub use disk::{FileDisk, FileDiskOptions};
 pub use job::{BioJob, JobList};
 pub use limits::{Access, Fua, Limits, Medium, RangeLimits, WriteCache};
 pub use partition::Partition;
+pub use split::Split;
 pub use status::{BioError, Failure, Status};

@@ -110,7 +110,7 @@ impl Limits {
     }
 
     /// What a device may promise whose requests go on to `lower` (too): the stricter of both in everything but the
-    /// number of blocks. For a device over several, stack it over each.
+    /// number of blocks, which stays. A device over several starts from the limits of one and stacks those of the others.
     pub fn stack(mut self, lower: &Self) -> Self {
         self.block_bytes = lcm(self.block_bytes, lower.block_bytes);
         self.max_bytes = self.max_bytes.min(lower.max_bytes);

@@ -63,9 +63,11 @@ impl MemDisk {
         self
     }
 
-    /// With stricter limits than memory has, to test those who must keep them. Its size stays.
-    pub fn limited(mut self, limits: Limits) -> Self {
-        self.limits = self.limits.stack(&limits);
+    /// With other limits than memory has, to test those who must keep them. The size stays.
+    pub fn limited(mut self, edit: impl FnOnce(&mut Limits)) -> Self {
+        edit(&mut self.limits);
+        let bytes = self.image.get_mut().len();
+        self.limits.blocks = bytes / u64::from(self.limits.block_bytes.max(1));
         self
     }
 

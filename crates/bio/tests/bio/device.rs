@@ -1,19 +1,7 @@
 //! Devices from outside: what a user of the crate sees.
 
+use crate::common::{pattern, polling};
 use dfly_bio::*;
-use dfly_hal::SpinWait;
-
-/// A waiter that polls `dev` between two looks.
-fn polling<R>(dev: &dyn BlockDevice, f: impl FnOnce(&mut SpinWait<'_>) -> R) -> R {
-    let mut poll = || {
-        dev.poll();
-    };
-    f(&mut SpinWait::new(&mut poll))
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
-}
 
 #[test]
 fn what_was_written_is_read_in_both_completion_modes() {
