@@ -22,5 +22,5 @@ pub mod count;
 
 pub use facade::{Arc, atomic, cell, hint};
 pub use lock::{Lock, LockGuard};
-pub use preempt::{AlreadyRegistered, PreemptionHooks, register_preemption};
+pub use preempt::{AlreadyRegistered, NoPreemption, PreemptionHooks, register_preemption};
 pub use wait_lock::{Acquire, WaitGuard, WaitLock};

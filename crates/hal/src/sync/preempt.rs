@@ -1,5 +1,6 @@
 //! How the short lock keeps its thread on its CPU.
 
+use core::marker::PhantomData;
 // `core`'s atomic, not the facade's: this is set-up state of the machine, and loom's have no place in a static.
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -42,27 +43,34 @@ pub fn register_preemption(hooks: &'static PreemptionHooks) -> Result<(), Alread
     }
 }
 
-/// Preemption is disabled while this lives. It remembers by whom, so that hooks registered meanwhile are not called
-/// for it.
+/// Preemption of the calling thread is disabled while this lives: for the few instructions of a lock-free step that
+/// others spin for. [`Lock`](super::Lock) does it by itself. It nests; thread context only; never block meanwhile.
+///
+/// It remembers who disabled it, so that hooks registered meanwhile are not called for it. It stays on its thread.
 #[derive(Debug)]
-pub(super) struct NoPreemption(Option<&'static PreemptionHooks>);
+pub struct NoPreemption {
+    hooks: Option<&'static PreemptionHooks>,
+    _here: PhantomData<*mut ()>,
+}
 
 impl NoPreemption {
+    /// Disables preemption, if anybody [registered](register_preemption) how.
     #[inline]
-    pub(super) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "a guard is taken, not defaulted")]
+    pub fn new() -> Self {
         // SAFETY: the pointer is null or came from a `&'static PreemptionHooks` in `register_preemption`.
         let hooks = unsafe { HOOKS.load(Ordering::Acquire).as_ref() };
         if let Some(hooks) = hooks {
             (hooks.disable)();
         }
-        Self(hooks)
+        Self { hooks, _here: PhantomData }
     }
 }
 
 impl Drop for NoPreemption {
     #[inline]
     fn drop(&mut self) {
-        if let Some(hooks) = self.0 {
+        if let Some(hooks) = self.hooks {
             (hooks.enable)();
         }
     }
