@@ -17,6 +17,7 @@
 mod bounce;
 mod coherent;
 mod constraints;
+pub(crate) mod shared;
 mod streaming;
 
 use core::fmt;
@@ -160,7 +161,7 @@ pub type SegmentSink<'a> = dyn FnMut(Segment) -> ControlFlow<()> + 'a;
 ///   nothing stays mapped.
 /// - While a mapping lives, its segments reach its bytes, or a copy that is nobody else's.
 /// - `unmap` and `sync_for_cpu` bring what the device wrote to where the CPU looks; `map` and `sync_for_device` the
-///   other way. A byte that the device did not write keeps its value.
+///   other way. A byte that the device did not write keeps its value, or holds a filler that says nothing about anybody.
 /// - What has been freed or unmapped is used again only by a later call.
 pub unsafe trait Dma: Send + Sync {
     /// Zeroed memory that the CPU and a device use at the same time. `max_segment` and `max_segments` do not apply.

@@ -8,6 +8,8 @@ extern crate std;
 
 mod cpu;
 pub mod dma;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod forward;
 #[cfg(feature = "std")]
 pub mod host;

@@ -3,12 +3,11 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-// `core`'s atomics, not the facade's: the other side is a device, which no model checker runs.
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::ptr::NonNull;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{CoherentMem, Constraints, DevAddr, Dma, DmaError};
+use super::{CoherentMem, Constraints, DevAddr, Dma, DmaError, shared};
 
 /// What coherent memory may hold: any bytes are a value (a device wrote them), and every byte is initialised (a device
 /// reads them). Derive `zerocopy`'s traits to get it.
@@ -99,21 +98,11 @@ impl<T: Pod, D: Dma> Coherent<T, D> {
     /// A copy of what lies `offset` bytes into element `index`.
     #[inline]
     pub fn get_part<U: Pod>(&self, index: usize, offset: usize) -> Option<U> {
-        let at = self.offset_of::<U>(index, offset).ok()?;
+        let at = self.at::<U>(index, offset).ok()?;
         let mut value = U::new_zeroed();
-        let bytes = value.as_mut_bytes();
-        if (at | bytes.len()).is_multiple_of(4) {
-            for (i, piece) in bytes.chunks_exact_mut(4).enumerate() {
-                // As the bytes lie in memory, whatever the CPU's byte order.
-                piece.copy_from_slice(
-                    &u32::from_le(self.word(at + 4 * i).load(Ordering::Relaxed)).to_le_bytes(),
-                );
-            }
-        } else {
-            for (i, piece) in bytes.iter_mut().enumerate() {
-                *piece = self.byte(at + i).load(Ordering::Relaxed);
-            }
-        }
+        // SAFETY: `U` lies inside the memory, which is valid until we free it; all of our accesses are of this kind, and a
+        // device's are outside the program.
+        unsafe { shared::load(at, value.as_mut_bytes()) };
         Some(value)
     }
 
@@ -126,18 +115,9 @@ impl<T: Pod, D: Dma> Coherent<T, D> {
     /// Writes what lies `offset` bytes into element `index`, and nothing else of it.
     #[inline]
     pub fn set_part<U: Pod>(&mut self, index: usize, offset: usize, value: U) -> Result<(), OutOfRange> {
-        let at = self.offset_of::<U>(index, offset)?;
-        let bytes = value.as_bytes();
-        let (words, rest) = bytes.as_chunks::<4>();
-        if at.is_multiple_of(4) && rest.is_empty() {
-            for (i, piece) in words.iter().enumerate() {
-                self.word(at + 4 * i).store(u32::from_le_bytes(*piece).to_le(), Ordering::Relaxed);
-            }
-        } else {
-            for (i, piece) in bytes.iter().enumerate() {
-                self.byte(at + i).store(*piece, Ordering::Relaxed);
-            }
-        }
+        let at = self.at::<U>(index, offset)?;
+        // SAFETY: as in `get_part`; coherent memory is writable.
+        unsafe { shared::store(at, value.as_bytes()) };
         Ok(())
     }
 
@@ -153,23 +133,11 @@ impl<T: Pod, D: Dma> Coherent<T, D> {
         }
     }
 
-    /// The four bytes at `at`, which is a multiple of 4 and was checked by `offset_of`.
     #[inline]
-    fn word(&self, at: usize) -> &AtomicU32 {
+    fn at<U>(&self, index: usize, offset: usize) -> Result<NonNull<u8>, OutOfRange> {
+        let at = self.offset_of::<U>(index, offset)?;
         // SAFETY: inside the memory, which is one allocation.
-        let at = unsafe { self.mem.cpu.add(at) };
-        // SAFETY: valid until we free it and aligned, as the base is; every access of ours is atomic, and a device's are
-        // outside the language.
-        unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) }
-    }
-
-    /// The byte at `at`, which was checked by `offset_of`.
-    #[inline]
-    fn byte(&self, at: usize) -> &AtomicU8 {
-        // SAFETY: inside the memory, which is one allocation.
-        let at = unsafe { self.mem.cpu.add(at) };
-        // SAFETY: as in `word`.
-        unsafe { AtomicU8::from_ptr(at.as_ptr()) }
+        Ok(unsafe { self.mem.cpu.add(at) })
     }
 }
 
