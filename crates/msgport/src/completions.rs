@@ -5,12 +5,12 @@ use core::future::poll_fn;
 use core::mem;
 use core::task::{Context, Poll, Waker};
 
+use dfly_hal::sync::Lock;
 use dfly_hal::{Instant, TimedOut, Wait, block_on};
 
 use crate::Returned;
 use crate::body::{Body, Sink};
 use crate::carrier::Own;
-use crate::sync::Lock;
 
 /// A reply queue: send many messages to it, then drain what came back and send the next ones from that loop.
 ///
@@ -33,46 +33,37 @@ impl<T: Body> Completions<T> {
 
     /// All that came back, in order, perhaps none. Never blocks.
     pub fn drain(&self) -> Returned<T> {
-        self.queue.with(|q| mem::take(&mut q.done))
+        mem::take(&mut self.queue.lock().done)
     }
 
     /// All that came back, at least one; or registers the waker of `cx`.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Returned<T>> {
-        let known = self.queue.with(|q| {
-            if q.done.is_empty() {
-                Err(q.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())))
-            } else {
-                Ok(mem::take(&mut q.done))
+        {
+            let mut q = self.queue.lock();
+            if !q.done.is_empty() {
+                return Poll::Ready(mem::take(&mut q.done));
             }
-        });
-        match known {
-            Ok(done) => return Poll::Ready(done),
-            Err(true) => return Poll::Pending,
-            Err(false) => {}
-        }
-        // Cloning and waking is foreign code: not under the lock.
-        let mut waker = Some(cx.waker().clone());
-        let done = self.queue.with(|q| {
-            if q.done.is_empty() {
-                mem::swap(&mut q.waker, &mut waker);
-                None
-            } else {
-                Some(mem::take(&mut q.done))
-            }
-        });
-        match done {
-            Some(done) => Poll::Ready(done),
-            None => {
-                // Who is somebody else looks again. Not `will_wake`: that may take one task's wakers for two, and a
-                // task that wakes itself whenever it looks never sleeps.
-                if let Some(other) = waker
-                    && other.data() != cx.waker().data()
-                {
-                    other.wake();
-                }
-                Poll::Pending
+            if q.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                return Poll::Pending;
             }
         }
+        // To clone, to wake and to drop a waker is foreign code: not under the lock.
+        let waker = cx.waker().clone();
+        let replaced = {
+            let mut q = self.queue.lock();
+            if !q.done.is_empty() {
+                return Poll::Ready(mem::take(&mut q.done));
+            }
+            q.waker.replace(waker)
+        };
+        // Who is somebody else looks again. Not `will_wake`: that may take one task's wakers for two, and a task that
+        // wakes itself whenever it looks never sleeps.
+        if let Some(other) = replaced
+            && other.data() != cx.waker().data()
+        {
+            other.wake();
+        }
+        Poll::Pending
     }
 
     /// Waits until something came back, and gives all that did.
@@ -87,10 +78,11 @@ impl<T: Body> Completions<T> {
 
 impl<T: Body> Sink<T> for Completions<T> {
     fn accept(&self, done: Own<T>) {
-        let waker = self.queue.with(|q| {
+        let waker = {
+            let mut q = self.queue.lock();
             q.done.push(done);
             q.waker.take()
-        });
+        };
         if let Some(waker) = waker {
             waker.wake();
         }

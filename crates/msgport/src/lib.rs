@@ -12,8 +12,6 @@ mod body;
 mod carrier;
 mod completions;
 mod pool;
-#[expect(unsafe_code, reason = "stands in for the facade's cell and lock")]
-mod sync;
 
 pub use body::{Body, Hook, HookRef, Plain, Sink, SinkRef};
 pub use carrier::{Family, Fifo, Handle, Job, Own, Pending};

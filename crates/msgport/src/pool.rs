@@ -3,9 +3,10 @@
 use alloc::sync::Arc;
 use core::fmt;
 
+use dfly_hal::sync::Lock;
+
 use crate::body::Body;
 use crate::carrier::{Own, Pile, Stack};
-use crate::sync::Lock;
 
 /// A free list of messages, filled once; whatever is taken from it comes home by itself when it is dropped.
 ///
@@ -31,12 +32,12 @@ impl<T: Body> Pool<T> {
     ///
     /// Never blocks; takes the pool's short lock.
     pub fn get(&self) -> Option<Own<T>> {
-        self.ready.with(|ready| {
-            ready.pop().or_else(|| {
-                *ready = self.home.take();
-                ready.pop()
-            })
-        })
+        let mut ready = self.ready.lock();
+        if let Some(own) = ready.pop() {
+            return Some(own);
+        }
+        *ready = self.home.take();
+        ready.pop()
     }
 
     /// How many messages the pool was made with.

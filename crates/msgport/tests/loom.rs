@@ -1,6 +1,8 @@
 //! Models of what two threads can do to one node.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p dfly-msgport --release --test loom`
+//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test -p dfly-msgport --release --test loom`
+//!
+//! Each ordering that a model relies on has a patch in `mutations/` that weakens it, and makes a model fail.
 #![cfg(loom)]
 
 use std::pin::Pin;
@@ -13,13 +15,6 @@ use dfly_msgport::{Body, Completions, Job, Own, Pending, Pool, Sink};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
-
-/// Runs `f` under every interleaving with at most two preemptions (or `LOOM_MAX_PREEMPTIONS`).
-fn model(f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
-    builder.check(f);
-}
 
 /// The parent's memory, of which each child writes its part.
 struct Memory([UnsafeCell<u32>; 2]);
@@ -112,7 +107,7 @@ fn poll<T: Body>(p: &mut Pending<T>, flag: &Arc<Flag>) -> Poll<Own<T>> {
 
 #[test]
 fn a_waiter_that_saw_pending_is_woken_and_finds_the_body() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (mut job, mut pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || {
@@ -144,7 +139,7 @@ fn a_waiter_that_saw_pending_is_woken_and_finds_the_body() {
 
 #[test]
 fn a_waiter_that_changes_its_waker_is_woken_by_the_last() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (mut job, mut pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || {
@@ -171,15 +166,15 @@ fn a_waiter_that_changes_its_waker_is_woken_by_the_last() {
         });
         assert_eq!(own.value, 7);
         completer.join().unwrap();
+        assert!(flags.iter().all(|f| Arc::strong_count(f) == 1), "no waker stays in the node");
         drop(own);
         assert_eq!(drops.load(SeqCst), 1);
-        assert!(flags.iter().all(|f| Arc::strong_count(f) == 1));
     });
 }
 
 #[test]
 fn polling_again_with_the_same_waker_loses_nothing() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (job, mut pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || job.complete());
@@ -195,7 +190,7 @@ fn polling_again_with_the_same_waker_loses_nothing() {
 
 #[test]
 fn try_take_sees_the_body() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (mut job, pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || {
@@ -213,7 +208,7 @@ fn try_take_sees_the_body() {
 
 #[test]
 fn pending_dropped_during_completion_frees_the_node_once() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (mut job, mut pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || {
@@ -231,7 +226,7 @@ fn pending_dropped_during_completion_frees_the_node_once() {
 
 #[test]
 fn pending_never_polled_and_dropped_during_completion_frees_the_node_once() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (job, pending) = Own::new(Load::new(&drops)).waitable();
         // Careless, too: the orphan must not be freed twice either.
@@ -244,7 +239,7 @@ fn pending_never_polled_and_dropped_during_completion_frees_the_node_once() {
 
 #[test]
 fn pending_forgotten_leaks_one_node_and_harms_nobody() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let (job, mut pending) = Own::new(Load::new(&drops)).waitable();
         let completer = thread::spawn(move || job.complete());
@@ -258,7 +253,7 @@ fn pending_forgotten_leaks_one_node_and_harms_nobody() {
 
 #[test]
 fn a_pool_taken_from_while_nodes_come_home_gives_each_out_once() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let pool = Arc::new(Pool::new(2, || Load::new(&drops)));
         let (mut a, mut b) = (pool.get().unwrap(), pool.get().unwrap());
@@ -282,7 +277,7 @@ fn a_pool_taken_from_while_nodes_come_home_gives_each_out_once() {
 
 #[test]
 fn two_that_take_from_a_pool_never_get_the_same_node() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let pool = Arc::new(Pool::new(2, || Load::new(&drops)));
         let other = {
@@ -298,7 +293,7 @@ fn two_that_take_from_a_pool_never_get_the_same_node() {
 
 #[test]
 fn a_pool_dropped_while_nodes_come_home_frees_each_once() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let pool = Pool::new(2, || Load::new(&drops));
         let threads = [pool.get(), pool.get()].map(|own| {
@@ -328,7 +323,7 @@ impl Sink<Load> for Arrivals {
 
 #[test]
 fn the_last_child_or_the_family_completes_the_parent_once_and_sees_all_children() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let pool = Pool::new(2, || Load::new(&drops));
         let arrivals = Arc::new(Arrivals::default());
@@ -356,7 +351,7 @@ fn the_last_child_or_the_family_completes_the_parent_once_and_sees_all_children(
 
 #[test]
 fn completions_lose_neither_messages_nor_the_waker() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let done = Arc::new(Completions::new());
         // One thread sends both back: three that spin for one lock are too much for the model.
@@ -382,7 +377,7 @@ fn completions_lose_neither_messages_nor_the_waker() {
 
 #[test]
 fn a_second_waiter_on_completions_wakes_the_first() {
-    model(|| {
+    loom::model(|| {
         let drops = Arc::new(Counter::new(0));
         let done = Arc::new(Completions::new());
         let job = Own::new(Load::new(&drops)).send_to(done.clone());

@@ -4,9 +4,10 @@ use core::fmt;
 use core::mem;
 use core::ops::Deref;
 
+use dfly_hal::sync::atomic::{AtomicUsize, Ordering};
+
 use super::{Dest, Job, Own, Ptr};
 use crate::body::Body;
-use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// So many counts a family takes at a time. Giving one to a child is then plain arithmetic, no atomic operation.
 /// The total cannot overflow: beyond one chunk there is a live node for every count.

@@ -19,9 +19,10 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::task::Waker;
 
+use dfly_hal::sync::atomic::{AtomicU8, AtomicUsize};
+use dfly_hal::sync::cell::UnsafeCell;
+
 use crate::body::{Body, Plain, SinkRef};
-use crate::sync::UnsafeCell;
-use crate::sync::atomic::{AtomicU8, AtomicUsize};
 
 /// The allocation behind every handle. Who may touch which field is in DESIGN.md, table "fields".
 struct Node<T: Body> {
@@ -74,8 +75,28 @@ impl<T: Body> Ptr<T> {
     /// # Safety
     /// The caller owns the node, and no other handle to it is left.
     unsafe fn free(self) {
+        #[cfg(loom)]
+        // SAFETY: as promised by the caller.
+        unsafe {
+            self.watch_free()
+        };
         // SAFETY: the node came from `alloc`, and the caller owns it alone.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+
+    /// Tells loom of the access to every cell that freeing is; by itself it does not see them.
+    ///
+    /// # Safety
+    /// The node is alive.
+    #[cfg(loom)]
+    unsafe fn watch_free(self) {
+        // SAFETY: the node is alive.
+        let node = unsafe { self.0.as_ref() };
+        node.link.with_mut(|_| ());
+        node.dest.with_mut(|_| ());
+        node.waker.with_mut(|_| ());
+        node.shared.with_mut(|_| ());
+        node.body.with_mut(|_| ());
     }
 
     /// # Safety

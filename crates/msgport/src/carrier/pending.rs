@@ -6,10 +6,13 @@ use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use dfly_hal::sync::NoPreemption;
+use dfly_hal::sync::atomic::{AtomicU8, Ordering};
+use dfly_hal::sync::cell::UnsafeCell;
+use dfly_hal::sync::hint::spin_loop;
+
 use super::{Own, Ptr};
 use crate::body::Body;
-use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{UnsafeCell, spin_loop};
 
 /// The waiter has not looked yet, or has taken its waker back.
 const SENT: u8 = 0;
@@ -60,7 +63,13 @@ impl<T: Body> Pending<T> {
 
     /// Call it after DONE was seen with Acquire.
     fn take(&mut self) -> Option<Own<T>> {
-        self.ptr.take().map(|ptr| Own { ptr })
+        let ptr = self.ptr.take()?;
+        // SAFETY: in DONE the node is the waiter's.
+        let cell = unsafe { ptr.waker() };
+        // There is still a waker if it was completed while the waiter had it back to look at.
+        // SAFETY: as above.
+        drop(unsafe { take_waker(cell) });
+        Some(Own { ptr })
     }
 }
 
@@ -74,6 +83,7 @@ impl<T: Body> Future for Pending<T> {
         // SAFETY: as above.
         let cell = unsafe { ptr.waker() };
         loop {
+            // Acquire pairs with the Release of DONE.
             match wait.load(Ordering::Acquire) {
                 DONE => return self.take().map_or(Poll::Pending, Poll::Ready),
                 // The completer takes the waker only from ARMED, so taking that back makes the cell ours to look at.
@@ -89,13 +99,12 @@ impl<T: Body> Future for Pending<T> {
                     };
                     // SAFETY: as above.
                     unsafe { put_waker(cell, waker) };
+                    // Release pairs with the Acquire of TAKING: the completer sees the waker.
                     if wait.compare_exchange(SENT, ARMED, Ordering::Release, Ordering::Relaxed).is_ok() {
                         return Poll::Pending;
                     }
-                    // It was completed meanwhile, from SENT, so the waker is still ours.
-                    // SAFETY: as above.
-                    drop(unsafe { take_waker(cell) });
                 }
+                // TAKING
                 _ => spin_loop(),
             }
         }
@@ -110,6 +119,7 @@ impl<T: Body> Drop for Pending<T> {
         // SAFETY: as above.
         let cell = unsafe { ptr.waker() };
         loop {
+            // As in `poll`.
             match wait.load(Ordering::Acquire) {
                 DONE => return drop(self.take()),
                 ARMED => {
@@ -118,10 +128,12 @@ impl<T: Body> Drop for Pending<T> {
                 SENT => {
                     // SAFETY: the state is SENT, which only the waiter leaves with the cell filled.
                     drop(unsafe { take_waker(cell) });
+                    // Release pairs with the Acquire of whoever finds GONE and frees the node.
                     if wait.compare_exchange(SENT, GONE, Ordering::Release, Ordering::Relaxed).is_ok() {
                         return;
                     }
                 }
+                // TAKING
                 _ => spin_loop(),
             }
         }
@@ -135,28 +147,31 @@ impl<T: Body> Drop for Pending<T> {
 pub(super) unsafe fn deliver<T: Body>(ptr: Ptr<T>) {
     // SAFETY: until DONE is stored the node is alive.
     let wait = unsafe { ptr.wait() };
-    let mut seen = SENT;
     loop {
-        let next = if seen == ARMED { TAKING } else { DONE };
-        match wait.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(ARMED) => break,
-            // From here on the node is the waiter's.
+        // Release shows the waiter what the receiver wrote. Acquire: GONE shows that the waiter has let go.
+        match wait.compare_exchange(SENT, DONE, Ordering::Release, Ordering::Acquire) {
+            // The node is the waiter's now.
             Ok(_) => return,
             Err(GONE) => {
                 // SAFETY: the waiter is gone and left the node to us.
                 return unsafe { ptr.go_home() };
             }
-            Err(now) => seen = now,
+            Err(_) => {}
         }
-    }
-    // SAFETY: as above.
-    let cell = unsafe { ptr.waker() };
-    // SAFETY: in TAKING the cell is the completer's.
-    let waker = unsafe { take_waker(cell) };
-    wait.store(DONE, Ordering::Release);
-    // From here on the node is the waiter's.
-    if let Some(waker) = waker {
-        waker.wake();
+        // A waiter that looks meanwhile spins until DONE, so nobody may come between: else one that outranks this
+        // thread on its CPU would spin for ever.
+        let alone = NoPreemption::new();
+        // Acquire pairs with the Release of ARMED: the waker is there. It fails if the waiter has it back.
+        if wait.compare_exchange(ARMED, TAKING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            // SAFETY: the node is alive until DONE is stored.
+            let cell = unsafe { ptr.waker() };
+            // SAFETY: in TAKING the cell is the completer's.
+            let waker = unsafe { take_waker(cell) };
+            wait.store(DONE, Ordering::Release);
+            // The node is the waiter's now.
+            drop(alone);
+            return waker.map_or((), Waker::wake);
+        }
     }
 }
 

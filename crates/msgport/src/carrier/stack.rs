@@ -2,9 +2,10 @@
 
 use core::ptr::{self, NonNull};
 
+use dfly_hal::sync::atomic::{AtomicPtr, Ordering};
+
 use super::{Node, Own, Ptr};
 use crate::body::Body;
-use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// Only an atomic: a thread that has pushed may find the stack freed before its call returns.
 pub(crate) struct Stack<T: Body> {

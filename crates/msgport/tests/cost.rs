@@ -1,0 +1,99 @@
+//! What a path costs in atomic read-modify-writes: the figures of DESIGN.md, part "Cost".
+#![cfg(not(loom))]
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Waker};
+
+use dfly_hal::sync::count::measure;
+use dfly_msgport::{Body, Completions, Job, List, Own, Pool, Returned};
+
+#[derive(Default)]
+struct Msg;
+
+impl Body for Msg {
+    type Shared = AtomicU32;
+    type Key = ();
+    fn orphaned(&mut self) {}
+    // `std`'s atomics: not counted.
+    fn child_done(&mut self, parent: &AtomicU32) {
+        parent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The read-modify-writes of `f`, and its result.
+fn rmws<R>(f: impl FnOnce() -> R) -> (u64, R) {
+    let (result, counts) = measure(f);
+    assert_eq!(counts.fences, 0);
+    (counts.rmws, result)
+}
+
+#[test]
+fn a_message_that_nobody_waits_for_costs_none() {
+    let (n, ()) = rmws(|| Own::new(Msg).detached().complete());
+    assert_eq!(n, 0);
+}
+
+#[test]
+fn a_waiter_that_finds_it_done_costs_one() {
+    let own = Own::new(Msg);
+    let (n, (job, pending)) = rmws(|| own.waitable());
+    assert_eq!(n, 0);
+    assert_eq!(rmws(|| job.complete()).0, 1);
+    assert_eq!(rmws(|| pending.try_take().unwrap()).0, 0);
+}
+
+#[test]
+fn a_waiter_that_waits_costs_three() {
+    let (job, pending) = Own::new(Msg).waitable();
+    let mut pending = pin!(pending);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(rmws(|| pending.as_mut().poll(&mut cx).is_pending()), (1, true));
+    assert_eq!(rmws(|| job.complete()).0, 2);
+    assert_eq!(rmws(|| pending.as_mut().poll(&mut cx).is_ready()), (0, true));
+}
+
+#[test]
+fn a_reply_queue_costs_one_a_message_and_one_a_batch() {
+    let done: &'static Completions<Msg> = Box::leak(Box::new(Completions::new()));
+    let list: List<Msg> = (0..32).map(|_| Own::new(Msg).send_to(done)).collect();
+    assert_eq!(rmws(|| list.for_each(Job::complete)).0, 32);
+    let (n, back) = rmws(|| done.drain());
+    assert_eq!((n, back.len()), (1, 32));
+    // Not a leak for Miri: the queue is empty, and reachable.
+    static KEEP: std::sync::OnceLock<&'static Completions<Msg>> = std::sync::OnceLock::new();
+    KEEP.get_or_init(|| done);
+}
+
+#[test]
+fn a_split_costs_one_a_child_and_one_for_the_family() {
+    let children: Returned<Msg> = (0..5).map(|_| Own::new(Msg)).collect();
+    let job = Own::new(Msg).detached();
+    let (n, ()) = rmws(|| {
+        let mut family = job.split();
+        children.for_each(|child| family.adopt(child).complete());
+    });
+    assert_eq!(n, 5 + 1);
+}
+
+#[test]
+fn a_pool_costs_one_to_take_one_to_come_home_and_one_a_refill() {
+    let pool = Pool::new(8, || Msg);
+    let (n, all) = rmws(|| std::iter::from_fn(|| pool.get()).take(8).collect::<Returned<_>>());
+    assert_eq!(n, 8 + 1);
+    let (n, ()) = rmws(|| drop(all));
+    assert_eq!(n, 8);
+}
+
+#[test]
+fn queues_cost_none() {
+    let mut a: List<Msg> = (0..4).map(|_| Own::new(Msg).detached()).collect();
+    let mut b: List<Msg> = (0..4).map(|_| Own::new(Msg).detached()).collect();
+    let (n, ()) = rmws(|| {
+        a.append(&mut b);
+        while let Some(job) = a.pop() {
+            b.push(job);
+        }
+    });
+    assert_eq!((n, b.len()), (0, 8));
+}
