@@ -130,7 +130,7 @@ impl Damage {
             FifoByte,
         ];
         all.extend([0, VERSION_MAX + 1, u32::MAX].map(Version));
-        all.extend([i32::MIN, 0, 2, 257].map(VolumeCount));
+        all.extend([i32::MIN, 0, 3, 257].map(VolumeCount));
         all.extend([-1, 0, 300].map(VolumeNumber));
         all.extend([(-1, 1 << 20), (0, -1), (i64::MIN, i64::MAX), (1 << 40, 2 << 40)].map(|(b, e)| BufferArea(b, e)));
         let addresses = [0, 1, u64::MAX, far, Offset::new(Zone::BTREE, 0, 1 << 50).0, Offset::new(Zone::BTREE, 200, 0).0];

@@ -1,0 +1,6 @@
+//! The builder against an independent checker, the fact sheet's worked examples, and every damage.
+
+mod check;
+mod damage;
+mod description;
+mod images;
