@@ -1,0 +1,218 @@
+//! What can be asked for.
+
+use std::ffi::{OsStr, OsString};
+use std::num::ParseIntError;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use dfly_hammer::{Key, Tid};
+
+/// Reads HAMMER file systems of DragonFly BSD, versions 1 to 7. Nothing is ever written to a volume.
+///
+/// VOLS are all volumes of one file system, in any order: VOL[:VOL...].
+///
+/// A path may lead to another time or pseudo file system: /@@0x0000000100018080/etc is /etc as of that transaction,
+/// etc/motd@@0x0000000100018080 a file of then, /@@-1:00001 the root of pseudo file system 1 today.
+#[derive(Parser)]
+#[command(name = "hammer", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List a directory
+    Ls(LsArgs),
+    /// List everything below a directory
+    Tree(TreeArgs),
+    /// Print a file
+    Cat(CatArgs),
+    /// Copy a file or a directory with all below it out to the host
+    CpOut(CopyArgs),
+    /// Show all about one path
+    Stat(PathArgs),
+    /// Show the B-tree with checksum verdicts, as DragonFly's `hammer show` does
+    Show(ShowArgs),
+    /// List the transactions that changed a path
+    History(PathArgs),
+    /// Show the volumes, free space, pseudo file systems and snapshots
+    Info(InfoArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct LsArgs {
+    /// One line for each name, with mode, links, owner, group, size and time
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// In the order of the directory, as it is read
+    #[arg(short = 'U', long)]
+    pub(crate) unsorted: bool,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// What to list
+    #[arg(default_value = "/")]
+    pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct TreeArgs {
+    /// One JSON array, with an object for each path
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// With the SHA-256 of each regular file
+    #[arg(long, requires = "json")]
+    pub(crate) sha256: bool,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// Where to begin
+    #[arg(default_value = "/")]
+    pub(crate) root: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct CatArgs {
+    /// The first byte to print
+    #[arg(long, default_value_t = 0, value_name = "BYTES", value_parser = number)]
+    pub(crate) offset: u64,
+    /// How many bytes to print at most
+    #[arg(long, value_name = "BYTES", value_parser = number)]
+    pub(crate) length: Option<u64>,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// The file
+    pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct CopyArgs {
+    /// Replace files that exist, and copy into directories that exist
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// What to copy
+    pub(crate) source: OsString,
+    /// Where to; inside of it, if it is a directory
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct PathArgs {
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// The path; if it leads to a symbolic link, that link itself
+    pub(crate) path: OsString,
+}
+
+#[derive(Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// Begin at this key, marking what matches it: as many of its fields as you like, in hexadecimal
+    #[arg(value_name = "LO:OBJ:RT:KEY:TID", value_parser = Search::parse)]
+    pub(crate) search: Option<Search>,
+}
+
+#[derive(Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct VolumeArgs {
+    /// All volumes of the file system
+    #[arg(value_name = "VOLS", value_parser = OsStringValueParser::new().map(volume_paths))]
+    pub(crate) volumes: Volumes,
+}
+
+/// The files or devices that hold the volumes.
+#[derive(Clone)]
+pub(crate) struct Volumes(pub(crate) Vec<PathBuf>);
+
+fn volume_paths(list: OsString) -> Volumes {
+    // A file may have a colon in its name.
+    if Path::new(&list).exists() {
+        return Volumes(vec![list.into()]);
+    }
+    Volumes(list.as_bytes().split(|&b| b == b':').map(|name| OsStr::from_bytes(name).into()).collect())
+}
+
+/// A number of bytes, decimal or with `0x`.
+fn number(text: &str) -> Result<u64, ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+}
+
+/// Where to begin to show a tree: the first fields of a key.
+#[derive(Clone)]
+pub(crate) struct Search {
+    /// The argument as it was given.
+    pub(crate) text: String,
+    /// The fields; those not given are zero.
+    pub(crate) key: Key,
+    /// How many were given, 1 to 5.
+    pub(crate) fields: usize,
+}
+
+impl Search {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut key = Key { localization: 0, obj_id: 0, rec_type: 0, key: 0, create_tid: Tid::ZERO };
+        let mut fields = 0;
+        for field in text.split(':') {
+            fields += 1;
+            let digits = field.strip_prefix("0x").unwrap_or(field);
+            let value = u64::from_str_radix(digits, 16).map_err(|e| format!("field {fields}: {e}"))?;
+            let too_large = || format!("field {fields}: {field} is too large");
+            match fields {
+                1 => key.localization = u32::try_from(value).map_err(|_| too_large())?,
+                2 => key.obj_id = value as i64,
+                3 => key.rec_type = u16::try_from(value).map_err(|_| too_large())?,
+                4 => key.key = value as i64,
+                5 => key.create_tid = Tid(value),
+                _ => return Err("more than the five fields LO:OBJ:RT:KEY:TID".into()),
+            }
+        }
+        Ok(Self { text: text.into(), key, fields })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_search_takes_as_many_fields_as_are_given() {
+        let all = Search::parse("1:8000000000000000:0x10:ffffffffffffffff:100018040").unwrap();
+        assert_eq!(all.fields, 5);
+        assert_eq!((all.key.localization, all.key.obj_id, all.key.rec_type), (1, i64::MIN, 0x10));
+        assert_eq!((all.key.key, all.key.create_tid), (-1, Tid(0x1_0001_8040)));
+        assert_eq!(Search::parse("2").unwrap().fields, 1);
+        for wrong in ["", "x", "1:", "100000000", "1:1:10000", "1:1:1:1:1:1", "-1"] {
+            assert!(Search::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_separated_by_colons() {
+        let Volumes(paths) = volume_paths("/no/such/a:/no/such/b".into());
+        assert_eq!(paths, [Path::new("/no/such/a"), Path::new("/no/such/b")]);
+    }
+
+    #[test]
+    fn numbers_are_decimal_or_hexadecimal() {
+        assert_eq!((number("10"), number("0x10")), (Ok(10), Ok(16)));
+        assert!(number("-1").is_err() && number("0x").is_err() && number("1k").is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! A mounted file system, and whoever waits for its devices: the calling thread.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use dfly_bio::{BlockDevice, FileDisk};
+use dfly_hal::ThreadWait;
+use dfly_hammer::{Hammer, MountOptions, RecoveryMode};
+use dfly_vfs::{Attr, Call, Errno, FileSystem, Last, Name, NodeId, PathText, Walk, readlink, walk};
+
+use crate::cli::VolumeArgs;
+use crate::text::printable;
+
+pub(crate) struct Disk {
+    pub(crate) fs: Hammer,
+    pub(crate) wait: ThreadWait,
+}
+
+impl Disk {
+    /// Mounts read-only. After a crash, what a kernel would show.
+    pub(crate) fn mount(volumes: &VolumeArgs) -> Result<Self> {
+        Self::mount_with(volumes, MountOptions::default())
+    }
+
+    /// Mounts the bytes as they lie on the volumes.
+    pub(crate) fn mount_raw(volumes: &VolumeArgs) -> Result<Self> {
+        let mut options = MountOptions::default();
+        options.recovery = RecoveryMode::Raw;
+        Self::mount_with(volumes, options)
+    }
+
+    fn mount_with(volumes: &VolumeArgs, options: MountOptions) -> Result<Self> {
+        let paths = &volumes.volumes.0;
+        let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+        for path in paths {
+            let name = || printable(path.as_os_str().as_bytes());
+            let kind = std::fs::metadata(path).with_context(name)?.file_type();
+            anyhow::ensure!(!kind.is_dir(), "{}: is a directory", name());
+            devices.push(Arc::new(FileDisk::open(path).with_context(name)?));
+        }
+        let mut wait = ThreadWait::new();
+        let fs = Hammer::mount(&devices, options, &mut wait).with_context(|| {
+            let names: Vec<_> = paths.iter().map(|p| printable(p.as_os_str().as_bytes())).collect();
+            names.join(":")
+        })?;
+        Ok(Self { fs, wait })
+    }
+
+    /// Where `path` leads.
+    pub(crate) fn find(&mut self, path: &OsStr, last: Last) -> Result<Attr> {
+        let how = Walk { last, ..Walk::default() };
+        let call = &mut Call::new(&mut self.wait);
+        walk(&self.fs, call, self.fs.root(), path.as_bytes(), &how)
+            .with_context(|| printable(path.as_bytes()))
+    }
+
+    /// The attributes of an entry of a directory.
+    pub(crate) fn attr_of_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId) -> dfly_vfs::Result<Attr> {
+        let call = &mut Call::new(&mut self.wait);
+        match self.fs.getattr(call, node) {
+            // An entry may have lost its inode. Asked by name, the file system shows what takes its place.
+            Err(e) if e == Errno::ESTALE => self.fs.nresolve(call, dir, Name::new(name)?),
+            found => found,
+        }
+    }
+
+    pub(crate) fn readlink(&mut self, link: NodeId) -> dfly_vfs::Result<PathText> {
+        readlink(&self.fs, &mut Call::new(&mut self.wait), link)
+    }
+}
