@@ -232,7 +232,8 @@ impl<'m> Nodes<'m> {
     pub fn fill_percent(&self, w: &mut dyn Wait, at: Offset) -> Option<i64> {
         let layer2 = crate::freemap::layer2(self.media, w, at.in_zone(Zone::RAW_BUFFER)).ok()??;
         let size = crate::ondisk::BIG_BLOCK_SIZE as i64;
-        Some((size - i64::from(layer2.bytes_free.get())) * 100 / size)
+        // Rounded up, so that only an empty one has 0: so the real tool counts.
+        Some(100 - i64::from(layer2.bytes_free.get()) * 100 / size)
     }
 }
 
