@@ -427,6 +427,27 @@ fn a_hook_that_panics_orphans_the_job() {
     assert!(pending.try_take().unwrap().orphaned);
 }
 
+#[test]
+fn a_child_that_panics_when_it_is_folded_does_not_keep_its_parent() {
+    struct Fragile(u32);
+    impl Body for Fragile {
+        type Shared = ();
+        type Key = ();
+        fn orphaned(&mut self) {
+            self.0 += 1;
+        }
+        fn child_done(&mut self, (): &()) {
+            panic!("a bug in a body");
+        }
+    }
+    let (job, pending) = Own::new(Fragile(0)).waitable();
+    let mut family = job.split();
+    let child = family.adopt(Own::new(Fragile(0)));
+    drop(family);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child.complete())).is_err());
+    assert_eq!(pending.try_take().unwrap().0, 0, "the parent itself is no orphan");
+}
+
 // Lists.
 
 #[test]

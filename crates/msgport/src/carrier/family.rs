@@ -88,7 +88,7 @@ impl<T: Body> Share<T> {
         let mut job = Job { ptr: parent };
         // SAFETY: no count is left, so the node is this job's alone, and the shared part is not renewed meanwhile.
         let shared = unsafe { parent.shared() };
-        job.body_mut_for_carrier().all_children_done(shared);
+        job.unkeyed().all_children_done(shared);
         Some(job)
     }
 }

@@ -285,10 +285,11 @@ impl<T: Body> Job<T> {
     /// The body, for whoever can show its [key](Body::Key).
     pub fn body_mut(&mut self, key: T::Key) -> &mut T {
         let _ = key;
-        self.body_mut_for_carrier()
+        self.unkeyed()
     }
 
-    fn body_mut_for_carrier(&mut self) -> &mut T {
+    /// For the carrier's calls of the body's own methods.
+    fn unkeyed(&mut self) -> &mut T {
         // SAFETY: this handle owns the node and is borrowed mutably. A `Pending` never touches the body.
         unsafe { self.ptr.body_mut() }
     }
@@ -300,7 +301,7 @@ impl<T: Body> Job<T> {
     pub fn complete(self) {
         let mut job = self;
         loop {
-            if let Some(hook) = job.body_mut_for_carrier().pop_hook() {
+            if let Some(hook) = job.unkeyed().pop_hook() {
                 match hook.passing(job) {
                     Some(next) => job = next,
                     None => return,
@@ -318,7 +319,7 @@ impl<T: Body> Job<T> {
                     // Declared after `share`, so that a panic below drops it first: the child may point into the
                     // parent, and goes home before the parent may move.
                     let mut child = job;
-                    child.body_mut_for_carrier().child_done(share.shared());
+                    child.unkeyed().child_done(share.shared());
                     drop(child.arrived());
                     match share.release() {
                         Some(parent) => job = parent,
@@ -346,7 +347,7 @@ impl<T: Body> Job<T> {
 
 impl<T: Body> Drop for Job<T> {
     fn drop(&mut self) {
-        self.body_mut_for_carrier().orphaned();
+        self.unkeyed().orphaned();
         // This handle is gone after `drop`: the new one takes its place.
         Job { ptr: self.ptr }.complete();
     }
