@@ -157,14 +157,11 @@ impl Hammer {
             View::Current => u64::from(fsid),
             View::AsOf(tid) => u64::from(fsid) ^ tid.0,
         };
-        let mut attr = object.attr(fsid, self.in_place_times);
-        if let Some(target) = self.pfs_target(w, object)? {
-            attr.size = target.bytes().len() as u64;
-        }
-        Ok(attr)
+        Ok(object.attr(fsid, self.in_place_times))
     }
 
-    /// What a symlink that stands for a pseudo file system expands to. Only the current root file system has such.
+    /// What a symlink that stands for a pseudo file system expands to. Only the current root file system has such. Its
+    /// size stays that of the stored text, as the original reports it, even where the expansion is longer.
     fn pfs_target(&self, w: &mut dyn Wait, link: &Object) -> vfs::Result<Option<PfsTarget>> {
         const LEN: u64 = 10;
         let is_candidate = link.obj_type() == ObjType::SYMLINK

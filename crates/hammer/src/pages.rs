@@ -119,27 +119,31 @@ impl Pages {
 
     /// Memory for a page that is to be read: hand it to [`Self::fill`] or [`Self::give_back`].
     pub(crate) fn take_frame(&self) -> Result<(u32, Buf), Error> {
-        let mut inner = self.inner.lock();
-        inner.stats.misses += 1;
-        if let Some(frame) = inner.vacant.pop() {
-            drop(inner);
-            let memory = SharedBuf::alloc(BUFFER_SIZE, NODE_SIZE).ok().and_then(|m| m.try_into_buf().ok());
-            let mut inner = self.inner.lock();
-            if let Some(memory) = memory {
-                inner.stats.resident_pages += 1;
-                return Ok((frame, memory));
-            }
-            inner.vacant.push(frame);
-        }
-        let mut inner = self.inner.lock();
-        let (frame, memory) = inner.evict().ok_or(Error::CacheBusy)?;
-        drop(inner);
+        let (frame, memory) = match self.vacant_frame() {
+            Some(frame) => match SharedBuf::alloc(BUFFER_SIZE, NODE_SIZE).map(SharedBuf::try_into_buf) {
+                Ok(Ok(memory)) => (frame, memory),
+                _ => {
+                    self.give_back(frame, None);
+                    return Err(Error::NoMemory);
+                }
+            },
+            None => self.inner.lock().evict().ok_or(Error::CacheBusy)?,
+        };
         if let Some(verified) = self.verified.get(frame as usize) {
             // Nobody else sees the frame: whoever finds it later does so through the lock.
             verified.nodes.store(0, Ordering::Relaxed);
             verified.record.store(0, Ordering::Relaxed);
         }
         Ok((frame, memory))
+    }
+
+    /// A frame to allocate memory for, while there are some.
+    fn vacant_frame(&self) -> Option<u32> {
+        let mut inner = self.inner.lock();
+        inner.stats.misses += 1;
+        let frame = inner.vacant.pop()?;
+        inner.stats.resident_pages += 1;
+        Some(frame)
     }
 
     /// Makes what was read the page at `at`. Where another thread was faster, its page is returned.
@@ -150,9 +154,10 @@ impl Pages {
             inner.store(frame, None, memory);
             return Ok(page);
         }
-        inner.store(frame, Some(at), memory);
+        // Not yet marked as used: what is read only once leaves first.
+        inner.store(frame, Some(at), memory.clone());
         inner.resident.insert(at, frame);
-        inner.page(at).ok_or(Error::CacheBusy)
+        Ok(Page { memory, frame })
     }
 
     /// Returns a frame unused; without its memory if that was lost.
@@ -292,7 +297,7 @@ mod tests {
         let pages = Pages::new(2).unwrap();
         load(&pages, 0);
         load(&pages, 1);
-        load(&pages, 2); // Clears both marks and takes the first frame.
+        load(&pages, 2); // Takes the first frame.
         pages.get(at(1));
         load(&pages, 3);
         assert!(pages.get(at(1)).is_some());
