@@ -38,7 +38,10 @@ impl Content {
     }
 
     /// As [`Self::made`], from a source that can fail. The error comes from [`Builder::finish`](crate::Builder::finish).
-    pub fn try_made(size: u64, fill: impl Fn(u64, &mut [u8]) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn try_made(
+        size: u64,
+        fill: impl Fn(u64, &mut [u8]) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self { size, parts: vec![(0..size, Arc::new(fill))] }
     }
 

@@ -58,8 +58,11 @@ pub fn crash(before: &Image, after: &Image, mut reached: impl FnMut(usize, u64) 
 
 /// Buffers in which two images differ, the FIFO's left out.
 fn changed_buffers(before: &Image, after: &Image) -> Result<BTreeSet<(usize, u64)>> {
-    let fifo: Vec<u64> =
-        before.fifo_blocks()?.into_iter().map(|b| before.locate(b).map(|(_, at)| at)).collect::<Result<_>>()?;
+    let fifo: Vec<u64> = before
+        .fifo_blocks()?
+        .into_iter()
+        .map(|b| before.locate(b).map(|(_, at)| at))
+        .collect::<Result<_>>()?;
     let in_fifo = |volume, at| volume == 0 && fifo.iter().any(|&b| (b..b + BIG_BLOCK_SIZE).contains(&at));
     let mut changed = BTreeSet::new();
     for (volume, (old, new)) in before.volumes.iter().zip(&after.volumes).enumerate() {

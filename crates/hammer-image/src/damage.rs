@@ -132,8 +132,11 @@ impl Damage {
         all.extend([0, VERSION_MAX + 1, u32::MAX].map(Version));
         all.extend([i32::MIN, 0, 3, 257].map(VolumeCount));
         all.extend([-1, 0, 300].map(VolumeNumber));
-        all.extend([(-1, 1 << 20), (0, -1), (i64::MIN, i64::MAX), (1 << 40, 2 << 40)].map(|(b, e)| BufferArea(b, e)));
-        let addresses = [0, 1, u64::MAX, far, Offset::new(Zone::BTREE, 0, 1 << 50).0, Offset::new(Zone::BTREE, 200, 0).0];
+        all.extend(
+            [(-1, 1 << 20), (0, -1), (i64::MIN, i64::MAX), (1 << 40, 2 << 40)].map(|(b, e)| BufferArea(b, e)),
+        );
+        let addresses =
+            [0, 1, u64::MAX, far, Offset::new(Zone::BTREE, 0, 1 << 50).0, Offset::new(Zone::BTREE, 200, 0).0];
         all.extend(addresses.map(Root));
         all.extend(addresses.map(Child));
         all.extend([0, u64::MAX, far].map(Parent));
@@ -169,7 +172,9 @@ impl Damage {
                 image.volumes.pop();
                 Ok(())
             }
-            Self::Signature { volume, signature } => image.edit_header(volume, |h| h.vol_signature = signature.into()),
+            Self::Signature { volume, signature } => {
+                image.edit_header(volume, |h| h.vol_signature = signature.into())
+            }
             Self::Version(version) => image.edit_headers(|h| h.vol_version = version.into()),
             Self::VolumeCount(count) => image.edit_headers(|h| h.vol_count = count.into()),
             Self::VolumeNumber(number) => image.edit_header(last, |h| h.vol_no = number.into()),
@@ -189,14 +194,17 @@ impl Damage {
                 image.edit_node(Offset(parent), seal, |node| {
                     let old = node.elements[0];
                     let tail = InternalTail { subtree_offset: parent.into(), ..*old.as_internal() };
-                    node.elements[0] = Element::internal(BaseElement { btype: TYPE_INTERNAL, ..old.base }, tail);
+                    node.elements[0] =
+                        Element::internal(BaseElement { btype: TYPE_INTERNAL, ..old.base }, tail);
                 })
             }
             Self::TooDeep(levels) => image.raise(levels),
             Self::LeafCount(count) => {
                 image.edit_node(image.first_leaf()?.at, seal, |node| node.count = count.into())
             }
-            Self::ChildCount(count) => image.edit_node(image.inner_root()?.at, seal, |node| node.count = count.into()),
+            Self::ChildCount(count) => {
+                image.edit_node(image.inner_root()?.at, seal, |node| node.count = count.into())
+            }
             Self::NodeType(node_type) => {
                 image.edit_node(image.first_leaf()?.at, seal, |node| node.node_type = node_type)
             }
@@ -225,7 +233,9 @@ impl Damage {
             Self::DataOffset(rec_type, at) => {
                 image.edit_record(rec_type, seal, |_, tail| tail.data_offset = at.into())
             }
-            Self::DataLen(rec_type, len) => image.edit_record(rec_type, seal, |_, tail| tail.data_len = len.into()),
+            Self::DataLen(rec_type, len) => {
+                image.edit_record(rec_type, seal, |_, tail| tail.data_len = len.into())
+            }
             Self::DataByte(rec_type, byte) => {
                 let (_, _, tail) = image.find_record(rec_type)?;
                 if byte >= tail.data_len.get() as usize {
@@ -250,9 +260,8 @@ impl Damage {
                 let last = record.len() - 9;
                 record[last] ^= 0xff;
             }),
-            Self::UndoTarget(target) => {
-                image.edit_fifo(seal, TYPE_UNDO, |record| record[16..24].copy_from_slice(&target.to_le_bytes()))
-            }
+            Self::UndoTarget(target) => image
+                .edit_fifo(seal, TYPE_UNDO, |record| record[16..24].copy_from_slice(&target.to_le_bytes())),
         }
     }
 }
@@ -342,7 +351,8 @@ impl Image {
         let header = self.header(0)?;
         let map = &header.vol0_blockmap[3];
         let size = Offset(map.alloc_offset.get()).byte();
-        let (mut at, end) = (Offset(map.first_offset.get()).byte() % size, Offset(map.next_offset.get()).byte() % size);
+        let (mut at, end) =
+            (Offset(map.first_offset.get()).byte() % size, Offset(map.next_offset.get()).byte() % size);
         while at != end {
             let place = Offset::new(Zone::UNDO, 0, at);
             let head: FifoHead = self.view(place)?;

@@ -2,8 +2,8 @@
 
 use dfly_hammer::crc::Flavor;
 use dfly_hammer::ondisk::fifo::{
-    FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, REDO_TERM_TRUNC, REDO_TERM_WRITE, REDO_TRUNC, REDO_WRITE, RedoHead,
-    SECTOR, TAIL_SIGNATURE, TYPE_DUMMY, TYPE_PAD, TYPE_REDO, TYPE_UNDO, UndoHead,
+    FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, REDO_TERM_TRUNC, REDO_TERM_WRITE, REDO_TRUNC, REDO_WRITE,
+    RedoHead, SECTOR, TAIL_SIGNATURE, TYPE_DUMMY, TYPE_PAD, TYPE_REDO, TYPE_UNDO, UndoHead,
 };
 use dfly_hammer::ondisk::{BUFFER_SIZE, Offset, VERSION_FIFO_SEQ, Zone};
 use zerocopy::IntoBytes;

@@ -248,7 +248,9 @@ impl Image {
             let node = self.node(at)?;
             if node.node_type == TYPE_INTERNAL {
                 let children = node.elements.iter().take(node.count.get().max(0) as usize);
-                todo.extend(children.rev().map(|e| (Offset(e.as_internal().subtree_offset.get()), depth + 1)));
+                todo.extend(
+                    children.rev().map(|e| (Offset(e.as_internal().subtree_offset.get()), depth + 1)),
+                );
             }
             nodes.push(NodeAt { at, depth, node });
         }

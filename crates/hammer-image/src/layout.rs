@@ -94,7 +94,8 @@ impl Format {
         if self.fifo_bytes % BIG_BLOCK_SIZE != 0 || !(1..=UNDO_BLOCKS as u64).contains(&fifo_blocks) {
             return fail("the FIFO's size is not a multiple of 8 MiB up to 1 GiB");
         }
-        let blocks = self.volumes.iter().map(|&size| buffers_end(size).saturating_sub(BUFFERS_BEGIN) / BIG_BLOCK_SIZE);
+        let blocks =
+            self.volumes.iter().map(|&size| buffers_end(size).saturating_sub(BUFFERS_BEGIN) / BIG_BLOCK_SIZE);
         let mut space = Space {
             flavor: Checksum::of_version(self.version).newest(),
             blocks: blocks.collect(),
@@ -205,9 +206,8 @@ impl Space {
         let len = bytes.next_multiple_of(16) as u64;
         let no_space = Error::NoSpace { zone: zone.0, bytes };
         let unit = if len <= BUFFER_SIZE as u64 { BUFFER_SIZE as u64 } else { BIG_BLOCK_SIZE };
-        let (mut volume, mut byte) = (usize::from(self.next[usize::from(zone.0)].volume()), {
-            self.next[usize::from(zone.0)].byte()
-        });
+        let (mut volume, mut byte) =
+            (usize::from(self.next[usize::from(zone.0)].volume()), { self.next[usize::from(zone.0)].byte() });
         loop {
             if byte % unit + len > unit {
                 byte = byte.next_multiple_of(unit);
@@ -275,7 +275,10 @@ impl Space {
             }
             let mine = self.owned.range((volume, 0)..(volume + 1, 0));
             for (&(_, block), owner) in mine {
-                out.write_at(at + block * entry, self.layer2(owner.zone, owner.append, owner.free).as_bytes())?;
+                out.write_at(
+                    at + block * entry,
+                    self.layer2(owner.zone, owner.append, owner.free).as_bytes(),
+                )?;
             }
             for table in 0..tables {
                 let slots = table * LAYER2_ENTRIES..((table + 1) * LAYER2_ENTRIES).min(blocks);

@@ -75,7 +75,8 @@ fn bytes_below(directory: &std::path::Path) -> anyhow::Result<u64> {
             let entry = entry?;
             let meta = entry.metadata()?;
             // Inode, name, their elements, and the last block.
-            total += meta.len().next_multiple_of(if meta.len() < 1 << 20 { 16 << 10 } else { 64 << 10 }) + 1024;
+            total +=
+                meta.len().next_multiple_of(if meta.len() < 1 << 20 { 16 << 10 } else { 64 << 10 }) + 1024;
             if meta.is_dir() {
                 todo.push(entry.path());
             }

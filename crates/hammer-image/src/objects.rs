@@ -6,8 +6,8 @@ use dfly_hammer::crc::{Checksum, Flavor};
 use dfly_hammer::namekey::NameHash;
 use dfly_hammer::ondisk::node::{BaseElement, Element, Key, LeafTail, TYPE_RECORD, Tid};
 use dfly_hammer::ondisk::record::{
-    CAP_HASH_ALG1, CAP_LOCAL_ENTRIES, DirentHead, FIX_KEY_SYMLINK, InodeData, LOCALIZE_INODE, LOCALIZE_MISC, OBJ_ROOT,
-    ObjType, PFS_SLAVE, PfsData, RecType, SYMLINK_INLINE, SnapshotData,
+    CAP_HASH_ALG1, CAP_LOCAL_ENTRIES, DirentHead, FIX_KEY_SYMLINK, InodeData, LOCALIZE_INODE, LOCALIZE_MISC,
+    OBJ_ROOT, ObjType, PFS_SLAVE, PfsData, RecType, SYMLINK_INLINE, SnapshotData,
 };
 use dfly_hammer::ondisk::{MAX_NAME, MAX_RECORD_DATA, Offset};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -157,7 +157,11 @@ impl Builder {
             }
         });
         if target.len() > SYMLINK_INLINE {
-            self.put(link.key(LOCALIZE_MISC, RecType::FIX, FIX_KEY_SYMLINK), ObjType::SYMLINK, Data::bytes(target));
+            self.put(
+                link.key(LOCALIZE_MISC, RecType::FIX, FIX_KEY_SYMLINK),
+                ObjType::SYMLINK,
+                Data::bytes(target),
+            );
         }
         link
     }
@@ -189,7 +193,9 @@ impl Builder {
     /// Takes a name away; the object goes with its last name.
     pub fn unlink(&mut self, parent: Object, name: impl AsRef<[u8]>) -> &mut Self {
         let name = name.as_ref();
-        let Some((key, object)) = self.find_name(parent, name) else { return self.fail(parent, name, "no such name") };
+        let Some((key, object)) = self.find_name(parent, name) else {
+            return self.fail(parent, name, "no such name");
+        };
         let Some(inode) = self.live_inode(object) else { return self.fail(parent, name, "no inode") };
         if inode.obj_type == ObjType::DIRECTORY.0 && self.entries(object).next().is_some() {
             return self.fail(parent, name, "directory not empty");
@@ -213,7 +219,9 @@ impl Builder {
         (to, new_name): (Object, impl AsRef<[u8]>),
     ) -> &mut Self {
         let (name, new_name) = (name.as_ref(), new_name.as_ref());
-        let Some((key, object)) = self.find_name(from, name) else { return self.fail(from, name, "no such name") };
+        let Some((key, object)) = self.find_name(from, name) else {
+            return self.fail(from, name, "no such name");
+        };
         if self.find_name(to, new_name).is_some() {
             self.unlink(to, new_name);
         }
@@ -320,7 +328,8 @@ impl Builder {
     /// Changes the record of a pseudo file system: a new version of it.
     pub fn pfs(&mut self, id: u16, change: impl FnOnce(&mut PfsData)) -> &mut Self {
         let key = pfs_key(id);
-        let Some(mut pfs) = self.live(key).and_then(|r| PfsData::read_from_bytes(&r.data.get().ok()?).ok()) else {
+        let Some(mut pfs) = self.live(key).and_then(|r| PfsData::read_from_bytes(&r.data.get().ok()?).ok())
+        else {
             return self.fail(Object { pfs: id, id: OBJ_ROOT }, b"", "no such pseudo file system");
         };
         change(&mut pfs);
@@ -355,7 +364,13 @@ impl Builder {
     }
 
     /// Adds a directory entry at a key of your choice: the name's hash and `iterator`.
-    pub fn entry_at(&mut self, parent: Object, name: impl AsRef<[u8]>, iterator: i64, target: Object) -> &mut Self {
+    pub fn entry_at(
+        &mut self,
+        parent: Object,
+        name: impl AsRef<[u8]>,
+        iterator: i64,
+        target: Object,
+    ) -> &mut Self {
         let name = name.as_ref();
         let Some(directory) = self.live_inode(parent) else { return self.fail(parent, name, "no directory") };
         let key = entry_key(parent, &directory, hash(&directory).key(name) + iterator);
@@ -387,7 +402,8 @@ impl Builder {
         let root = tree.root();
         tree.write(&elements, &mut image, flavor)?;
 
-        let mut tids = self.records.values().map(|r| r.key.create_tid.0.max(r.delete_tid.0)).max().unwrap_or(0);
+        let mut tids =
+            self.records.values().map(|r| r.key.create_tid.0.max(r.delete_tid.0)).max().unwrap_or(0);
         // Object ids come from the same counter and must never be handed out again.
         if self.next_object > 0x1_0000_0400 {
             tids = tids.max(self.next_object as u64);
@@ -460,7 +476,13 @@ impl Builder {
         root
     }
 
-    fn make(&mut self, parent: Object, name: &[u8], obj_type: ObjType, set: impl FnOnce(&mut InodeData)) -> Object {
+    fn make(
+        &mut self,
+        parent: Object,
+        name: &[u8],
+        obj_type: ObjType,
+        set: impl FnOnce(&mut InodeData),
+    ) -> Object {
         let object = Object { pfs: parent.pfs, id: self.next_object };
         self.next_object += 1;
         let mut inode = self.new_inode(obj_type, parent.id);
@@ -511,7 +533,10 @@ impl Builder {
             let versions = self.records.range(key.at(Tid::MIN)..=key.at(Tid::ZERO));
             versions.map(|(_, r)| r.delete_tid).any(|deleted| deleted == Tid::ZERO || deleted == now)
         };
-        let free = hash(&directory).keys(name).map(|key| entry_key(parent, &directory, key)).find(|&key| !taken(key));
+        let free = hash(&directory)
+            .keys(name)
+            .map(|key| entry_key(parent, &directory, key))
+            .find(|&key| !taken(key));
         match free {
             Some(key) => {
                 let mtime = self.now_us;
@@ -536,7 +561,8 @@ impl Builder {
     fn find_name(&self, parent: Object, name: &[u8]) -> Option<(Key, Object)> {
         let directory = self.live_inode(parent)?;
         let keys = hash(&directory).keys(name);
-        let (first, last) = (entry_key(parent, &directory, *keys.start()), entry_key(parent, &directory, *keys.end()));
+        let (first, last) =
+            (entry_key(parent, &directory, *keys.start()), entry_key(parent, &directory, *keys.end()));
         let mut entries = self.records.range(first.at(Tid::MIN)..=last.at(Tid::ZERO));
         entries.find_map(|(&key, record)| {
             let (head, found) = entry(record)?;
@@ -691,7 +717,9 @@ impl Builder {
 
     fn fail(&mut self, object: Object, name: &[u8], what: &str) -> &mut Self {
         let name = String::from_utf8_lossy(name);
-        self.failed.get_or_insert_with(|| format!("object {:#x} of PFS {}, {name:?}: {what}", object.id, object.pfs));
+        self.failed.get_or_insert_with(|| {
+            format!("object {:#x} of PFS {}, {name:?}: {what}", object.id, object.pfs)
+        });
         self
     }
 }

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub fn pack(format: Format, directory: impl AsRef<Path>) -> Result<Builder> {
     let mut fs = Builder::new(format);
     let root = fs.root();
-    copy_attributes(&mut fs, root, &directory.as_ref().metadata()?);
+    let mut attributes = vec![(root, directory.as_ref().metadata()?)];
     let mut linked: HashMap<(u64, u64), Object> = HashMap::new();
     let mut todo: Vec<(PathBuf, Object)> = vec![(directory.as_ref().into(), root)];
     while let Some((path, parent)) = todo.pop() {
@@ -54,12 +54,13 @@ pub fn pack(format: Format, directory: impl AsRef<Path>) -> Result<Builder> {
             if meta.nlink() > 1 && !meta.is_dir() {
                 linked.insert(file, object);
             }
-            copy_attributes(&mut fs, object, &meta);
+            attributes.push((object, meta));
         }
     }
-    // Entries have set their directories' times to now.
-    let directory_times: Vec<_> = Vec::<(Object, u64)>::new();
-    drop(directory_times);
+    // Last of all: names and links that were made have set times to now.
+    for (object, meta) in &attributes {
+        copy_attributes(&mut fs, *object, meta);
+    }
     fs.commit();
     Ok(fs)
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use dfly_hammer::crc::Flavor;
 use dfly_hammer::ondisk::node::{
-    BaseElement, Element, INTERNAL_ELEMENTS, InternalTail, Key, LEAF_ELEMENTS, Node, TYPE_INTERNAL, TYPE_LEAF, Tid,
+    BaseElement, Element, INTERNAL_ELEMENTS, InternalTail, Key, LEAF_ELEMENTS, Node, TYPE_INTERNAL,
+    TYPE_LEAF, Tid,
 };
 use dfly_hammer::ondisk::{Offset, Zone};
 use zerocopy::{FromZeros, IntoBytes};
@@ -44,7 +45,8 @@ impl Default for Shape {
 
 impl Shape {
     /// A deep tree of few records: 3 in a leaf, 3 children in a node, and everything unusual.
-    pub const DEEP: Self = Self { leaf: 3, internal: 3, empty_leaf_every: 5, narrow_bounds: true, extra_levels: 0 };
+    pub const DEEP: Self =
+        Self { leaf: 3, internal: 3, empty_leaf_every: 5, narrow_bounds: true, extra_levels: 0 };
 }
 
 /// A node before it is written.
@@ -177,7 +179,10 @@ impl Tree {
             for plan in &mut rest[0] {
                 let children = plan.children.clone();
                 plan.mirror_tid = match below.last() {
-                    None => records[children].iter().map(|e| e.base.create_tid.get().max(e.base.delete_tid.get())).max(),
+                    None => records[children]
+                        .iter()
+                        .map(|e| e.base.create_tid.get().max(e.base.delete_tid.get()))
+                        .max(),
                     Some(below) => below[children].iter().map(|p| p.mirror_tid).max(),
                 }
                 .unwrap_or(0);
@@ -241,7 +246,13 @@ mod tests {
     /// Fact sheet 2.7: the example of a split leaf.
     #[test]
     fn separators_lie_half_way() {
-        let left = Key { localization: 2, obj_id: 0x1_0000_0745, rec_type: 0x10, key: 0xb0000, create_tid: Tid(0x20) };
+        let left = Key {
+            localization: 2,
+            obj_id: 0x1_0000_0745,
+            rec_type: 0x10,
+            key: 0xb0000,
+            create_tid: Tid(0x20),
+        };
         let right = Key { key: 0xb4000, create_tid: Tid(0x60), ..left };
         assert_eq!(separator(&left, &right), Key { key: 0xb2000, ..right });
         assert_eq!(separator(&left, &left.at(Tid(0x60))), left.at(Tid(0x60)));

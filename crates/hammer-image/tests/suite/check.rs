@@ -115,12 +115,14 @@ pub(crate) fn different_bytes(a: &Image, b: &Image) -> usize {
     for (&(volume, block), &(zone, append, _)) in &checker.blocks {
         if zone != 3 {
             let at = checker.buffers[volume as usize] + block * BIG;
-            let (a, b) = [a, b].map(|i| bytes(&i.volumes[volume as usize], at, append).unwrap_or_default()).into();
+            let (a, b) =
+                [a, b].map(|i| bytes(&i.volumes[volume as usize], at, append).unwrap_or_default()).into();
             different += a.iter().zip(&b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len());
         }
     }
     let (a, b) = [a, b].map(|i| bytes(&i.volumes[0], 0, 1928).unwrap_or_default()).into();
-    let skipped = |at: &usize| !(156..160).contains(at) && !(248..256).contains(at) && !(384..424).contains(at);
+    let skipped =
+        |at: &usize| !(156..160).contains(at) && !(248..256).contains(at) && !(384..424).contains(at);
     different + (0..1928).filter(skipped).filter(|&at| a[at] != b[at]).count()
 }
 
@@ -155,9 +157,15 @@ impl<'a> Checker<'a> {
             ensure!(u32_at(head, 148) == volumes.len() as u32, "volume {n}: count");
             ensure!(u32_at(head, 152) == version && (1..=7).contains(&version), "volume {n}: version");
             ensure!(u32_at(head, 164) == 0, "volume {n}: root volume");
-            ensure!(u32_at(head, 156) == crc(version, &head[..156]) ^ crc(version, &head[160..]), "volume {n}: crc");
+            ensure!(
+                u32_at(head, 156) == crc(version, &head[..156]) ^ crc(version, &head[160..]),
+                "volume {n}: crc"
+            );
             let (begin, end) = (u64_at(head, 24), u64_at(head, 32));
-            ensure!(begin == 557_056 && end == volumes[n].size() / BUF * BUF && end > begin, "volume {n}: area");
+            ensure!(
+                begin == 557_056 && end == volumes[n].size() / BUF * BUF && end > begin,
+                "volume {n}: area"
+            );
             ensure!(n == 0 || head[200..].iter().all(|&b| b == 0), "volume {n}: fields of the root volume");
             buffers.push(begin);
         }
@@ -258,6 +266,7 @@ impl<'a> Checker<'a> {
                     if kind == 0x8040 {
                         ensure!(at != 0, "{place}: PAD at a sector's start");
                     } else {
+                        ensure!(size >= 24, "{place}: no room for head and tail");
                         let record = &sector[at..at + size];
                         let sum = crc(self.version, &record[..12]) ^ crc(self.version, &record[16..]);
                         ensure!(u32_at(record, 12) == sum, "{place}: crc");
@@ -285,8 +294,16 @@ impl<'a> Checker<'a> {
         let mut records: Vec<Record> = Vec::new();
         let mut leaf_depth = None;
         let (left, right) = (BEGIN, END);
-        let mut todo =
-            vec![Todo { at: root, parent: 0, btype: 0, left, right, mirror: u64::MAX, depth: 0, alone: true }];
+        let mut todo = vec![Todo {
+            at: root,
+            parent: 0,
+            btype: 0,
+            left,
+            right,
+            mirror: u64::MAX,
+            depth: 0,
+            alone: true,
+        }];
         while let Some(t) = todo.pop() {
             let node = self.at(t.at, 4096)?;
             let place = format!("node {:#x}", t.at);
@@ -335,7 +352,11 @@ impl<'a> Checker<'a> {
                 self.report.empty_leaves += usize::from(count == 0);
                 for element in &elements[..count] {
                     let record = self.record(element, mirror)?;
-                    ensure!(t.left <= record.key && record.key < t.right, "{place}: {:x?} out of bounds", record.key);
+                    ensure!(
+                        t.left <= record.key && record.key < t.right,
+                        "{place}: {:x?} out of bounds",
+                        record.key
+                    );
                     if let Some(last) = records.last() {
                         let (a, b) = (last.key, record.key);
                         ensure!(a < b, "{place}: {a:x?} before {b:x?}");
@@ -399,7 +420,8 @@ impl<'a> Checker<'a> {
     fn space(&self, free: u64) -> Found<()> {
         let mut used: BTreeMap<(u8, u64), (u64, u64)> = BTreeMap::new();
         let mut last_end = 0;
-        let mut by_place: Vec<_> = self.references.iter().map(|(&a, &(l, n))| (a << 4 >> 4, a, l, n)).collect();
+        let mut by_place: Vec<_> =
+            self.references.iter().map(|(&a, &(l, n))| (a << 4 >> 4, a, l, n)).collect();
         by_place.sort_unstable();
         for (long, at, len, count) in by_place {
             ensure!(long >= last_end, "{at:#x}: overlaps what lies before");
@@ -411,7 +433,8 @@ impl<'a> Checker<'a> {
             sum.1 = sum.1.max(last_end - (last_end - 1) / BIG * BIG);
         }
         for (block, &(zone, append, unused)) in &self.blocks {
-            let &(sum, end) = used.get(block).unwrap_or(&(BIG * u64::from(zone < 8), BIG * u64::from(zone < 8)));
+            let &(sum, end) =
+                used.get(block).unwrap_or(&(BIG * u64::from(zone < 8), BIG * u64::from(zone < 8)));
             ensure!(sum > 0, "big-block {block:?}: zone {zone}, but nothing in it");
             ensure!(unused == BIG as i64 - sum as i64, "big-block {block:?}: {unused} free, {sum} used");
             ensure!(append >= end, "big-block {block:?}: append at {append}, in use up to {end}");
@@ -428,9 +451,11 @@ impl<'a> Checker<'a> {
                 let next = u64_at(entry, 16);
                 ensure!(u64_at(entry, 8) == zone << 60 && next >> 60 == zone, "blockmap {zone}");
                 let place = ((next >> 52 & 0xff) as u8, (next & (1 << 52) - 1) / BIG);
-                let behind = self.blocks.iter().filter(|(_, b)| u64::from(b.0) == zone).all(|(&at, b)| {
-                    at < place || at == place && b.1 <= next % BIG
-                });
+                let behind = self
+                    .blocks
+                    .iter()
+                    .filter(|(_, b)| u64::from(b.0) == zone)
+                    .all(|(&at, b)| at < place || at == place && b.1 <= next % BIG);
                 ensure!(behind, "blockmap {zone}: next allocation amid used space");
             }
         }
@@ -474,13 +499,20 @@ impl<'a> Checker<'a> {
             let file = (r.key.0, r.key.1);
             let (end, len) = (r.key.3 as u64, r.data.len() as u64);
             let start = end - len;
-            let size = inodes.get(&(file.0 >> 16, file.1)).map(|i| u64_at(&i.data, 80)).ok_or("data without inode")?;
+            let size = inodes
+                .get(&(file.0 >> 16, file.1))
+                .map(|i| u64_at(&i.data, 80))
+                .ok_or("data without inode")?;
             let unit = if start < 1 << 20 { 16384 } else { 65536 };
             let short = start == 0 && size <= 8192 && len == size.next_multiple_of(16);
             ensure!(short || len == unit && start % unit == 0, "data {:x?}: {start}+{len} of {size}", r.key);
             ensure!(last.0 != file || last.1 <= start, "data {:x?} overlaps", r.key);
             let kept = size.saturating_sub(start).min(len) as usize;
-            ensure!(start < size && r.data[kept..].iter().all(|&b| b == 0), "data {:x?}: behind the end", r.key);
+            ensure!(
+                start < size && r.data[kept..].iter().all(|&b| b == 0),
+                "data {:x?}: behind the end",
+                r.key
+            );
             last = (file, end);
         }
         Ok(())

@@ -48,7 +48,9 @@ fn every_damage_is_found_by_a_careful_reader() {
 #[test]
 fn damage_that_has_no_place_leaves_the_image_alone() {
     let mut image = Builder::default().finish().unwrap();
-    for damage in [Damage::Cycle, Damage::MissingVolume, Damage::ForeignFsid, Damage::FifoByte, Damage::Child(0)] {
+    for damage in
+        [Damage::Cycle, Damage::MissingVolume, Damage::ForeignFsid, Damage::FifoByte, Damage::Child(0)]
+    {
         assert!(matches!(damage.apply(&mut image, Seal::Fresh), Err(Error::NotThere(_))), "{damage:?}");
     }
     check(&image).unwrap();

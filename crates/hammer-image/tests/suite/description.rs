@@ -140,15 +140,19 @@ fn names_that_collide_take_the_next_free_key() {
     new(&mut fs, a);
     tids.push(fs.commit().0);
     let entries = records(&fs.finish().unwrap(), root, RecType::DIRENTRY);
-    let found: Vec<_> = entries.into_iter().map(|(key, created, deleted, _)| (key - KEY, created, deleted)).collect();
-    assert_eq!(found, [
-        (0, tids[0], tids[2]),
-        (0, tids[3], tids[6]),
-        (1, tids[0], tids[4]),
-        (1, tids[5], 0),
-        (2, tids[1], 0),
-        (3, tids[6], 0),
-    ]);
+    let found: Vec<_> =
+        entries.into_iter().map(|(key, created, deleted, _)| (key - KEY, created, deleted)).collect();
+    assert_eq!(
+        found,
+        [
+            (0, tids[0], tids[2]),
+            (0, tids[3], tids[6]),
+            (1, tids[0], tids[4]),
+            (1, tids[5], 0),
+            (2, tids[1], 0),
+            (3, tids[6], 0),
+        ]
+    );
 }
 
 /// Fact sheet 15.5.
@@ -162,7 +166,8 @@ fn a_name_that_is_replaced_keeps_its_key() {
     fs.rename((root, "f"), (root, "g"));
     let t2 = fs.commit().0;
     let entries = records(&fs.finish().unwrap(), root, RecType::DIRENTRY);
-    let found: Vec<_> = entries.into_iter().map(|(key, created, deleted, _)| (key, created, deleted)).collect();
+    let found: Vec<_> =
+        entries.into_iter().map(|(key, created, deleted, _)| (key, created, deleted)).collect();
     let (g, f) = (0x01d4_1b76_1aa2_0000, 0x76d3_2be0_5d33_0000);
     assert_eq!(found, [(g, t1, t2), (g + 1, t2, 0), (f, t1, t2)]);
 }
@@ -252,7 +257,8 @@ fn redo_is_placed_as_the_original_places_it() {
 fn a_full_fifo_is_an_error() {
     let mut image = Builder::default().finish().unwrap();
     let mut journal = image.journal().unwrap();
-    let error = (0..1 << 20).find_map(|_| journal.undo(Offset::new(Zone::RAW_BUFFER, 0, 0), &[0; 4096]).err());
+    let error =
+        (0..1 << 20).find_map(|_| journal.undo(Offset::new(Zone::RAW_BUFFER, 0, 0), &[0; 4096]).err());
     assert!(matches!(error, Some(dfly_hammer_image::Error::FifoFull)));
 }
 
