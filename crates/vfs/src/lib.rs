@@ -54,7 +54,7 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
-#[cfg(any(test, feature = "mem"))]
+#[cfg(test)]
 extern crate std;
 
 mod access;

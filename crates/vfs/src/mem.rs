@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dfly_hal::sync::{Lock, LockGuard};
 
 use crate::{
     Access, Attr, Call, DirSink, Entry, Errno, Error, FIRST_COOKIE, FileSystem, Kind, LinkSink, Name, NodeId,
@@ -16,10 +17,11 @@ const BLOCK_BYTES: u32 = 4096;
 
 /// A file system in memory, bounded, with both halves of the interface.
 ///
-/// Operations never block but for its own short lock. Its clock starts at the epoch and moves by one microsecond with
+/// Operations never block but for one spinning lock, which is held for as long as they take, sinks included: good for
+/// tests, not for a busy machine. Its clock starts at the epoch and moves by one microsecond with
 /// each change, so that tests repeat.
 pub struct MemFs {
-    state: Mutex<State>,
+    state: Lock<State>,
     capacity_bytes: u64,
 }
 
@@ -78,7 +80,7 @@ impl MemFs {
             clock_us: 0,
             used_bytes: 0,
         };
-        Self { state: Mutex::new(state), capacity_bytes }
+        Self { state: Lock::new(state), capacity_bytes }
     }
 
     /// How many files are open.
@@ -86,9 +88,8 @@ impl MemFs {
         self.lock().open.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic in a sink leaves no half-done change: sinks run when nothing is changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Takes `old` bytes back and gives `new` ones out.
