@@ -7,7 +7,8 @@ use crate::{Bio, BioError, BlockDevice, Buf, Failure, Limits, Op};
 /// Bytes that one request of these helpers carries at most.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Reads `to.len()` bytes from byte `at` on; neither needs to be aligned. May block, allocates one buffer.
+/// Reads `to.len()` bytes from byte `at` on; neither needs to be aligned. May block; allocates a buffer for
+/// each MiB.
 ///
 /// # Errors
 /// The failure of the first request that failed, or [`Failure::OutOfRange`]; `to` is then filled in part.
@@ -42,7 +43,8 @@ pub fn read_at(
     Ok(())
 }
 
-/// Writes all of `from` from byte `at` on, both multiples of the block. May block, allocates one buffer.
+/// Writes all of `from` from byte `at` on, both multiples of the block. May block; allocates a buffer for
+/// each MiB.
 ///
 /// # Errors
 /// The failure of the first request that failed; what precedes it is written. [`Failure::Misaligned`] writes nothing.

@@ -9,7 +9,7 @@ use dfly_msgport::{Hook, HookRef, Job};
 
 use super::rng::XorShift;
 use crate::{
-    BioBody, BioJob, BlockDevice, Buf, Failure, Frozen, Fua, Image, JobList, Limits, MemDisk, Op, SharedBuf,
+    BioBody, BioJob, BlockDevice, Buf, Failure, Frozen, Image, JobList, Limits, MemDisk, Op, SharedBuf,
     WriteCache,
 };
 
@@ -199,7 +199,6 @@ impl<D: BlockDevice> BlockDevice for PowerCut<D> {
     fn limits(&self) -> Limits {
         let mut limits = self.lower.limits();
         limits.write_cache = WriteCache::Volatile;
-        limits.fua = Fua::Native;
         limits
     }
 

@@ -352,6 +352,7 @@ fn different_seeds_leave_different_disks_and_torn_writes_among_them() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without unsafe code")]
 fn an_image_shares_memory_until_it_is_written() {
     let disk = MemDisk::from_bytes(512, &pattern(300_000)).unwrap();
     assert_eq!(disk.limits().bytes(), 299_520, "whole blocks");

@@ -56,14 +56,13 @@ impl<D: BlockDevice> BlockDevice for Spy<D> {
 
     fn submit(&self, batch: JobList) {
         let batch = batch
-            .map(|job| {
+            .inspect(|job| {
                 self.seen.lock().unwrap().push(Seen {
                     op: job.op(),
                     offset: job.offset(),
                     len: job.len(),
                     segments: job.segments().map(|s| (s.ptr.addr().get(), s.len)).collect(),
                 });
-                job
             })
             .collect();
         self.lower.submit(batch);
