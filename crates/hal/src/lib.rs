@@ -6,6 +6,8 @@ extern crate alloc;
 #[cfg(any(feature = "std", feature = "fake", feature = "count", loom, test))]
 extern crate std;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod cpu;
 pub mod dma;
 #[cfg(feature = "fake")]

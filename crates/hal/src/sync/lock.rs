@@ -89,14 +89,9 @@ impl<T: ?Sized> Lock<T> {
     #[cold]
     fn spin(&self) {
         let backoff = Backoff::new();
-        loop {
-            // Look before trying: a failed exchange takes the cache line away from the holder, a load shares it.
-            while self.taken.load(Ordering::Relaxed) {
-                backoff.snooze();
-            }
-            if self.attempt() {
-                return;
-            }
+        // Look before trying: a failed exchange takes the cache line away from the holder, a load shares it.
+        while self.taken.load(Ordering::Relaxed) || !self.attempt() {
+            backoff.snooze();
         }
     }
 }

@@ -45,9 +45,11 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Release: whoever was woken sees what happened before (pairs with the Acquire in `ThreadWait::woken`).
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
+        // Release: whoever was woken sees what happened before (pairs with the Acquire in `ThreadWait::woken`). If the
+        // signal stands already, whoever set it unparks.
+        if !self.woken.swap(true, Ordering::Release) {
+            self.thread.unpark();
+        }
     }
 }
 
@@ -59,7 +61,7 @@ impl ThreadWait {
     }
 
     fn woken(&self) -> bool {
-        // Acquire: pairs with the Release in `wake_by_ref`.
+        // Acquire: pairs with the Release in `Signal::wake_by_ref`.
         self.signal.woken.swap(false, Ordering::Acquire)
     }
 
