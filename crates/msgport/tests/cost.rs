@@ -1,5 +1,6 @@
 //! What a path costs in atomic read-modify-writes: the figures of DESIGN.md, part "Cost".
-#![cfg(not(loom))]
+// Not under Miri, which lets weak exchanges fail at will.
+#![cfg(not(any(loom, miri)))]
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -60,9 +61,6 @@ fn a_reply_queue_costs_one_a_message_and_one_a_batch() {
     assert_eq!(rmws(|| list.for_each(Job::complete)).0, 32);
     let (n, back) = rmws(|| done.drain());
     assert_eq!((n, back.len()), (1, 32));
-    // Not a leak for Miri: the queue is empty, and reachable.
-    static KEEP: std::sync::OnceLock<&'static Completions<Msg>> = std::sync::OnceLock::new();
-    KEEP.get_or_init(|| done);
 }
 
 #[test]
