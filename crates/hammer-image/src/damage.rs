@@ -296,10 +296,9 @@ impl Image {
         change(&mut base, &mut tail);
         let len = tail.data_len.get();
         // What cannot be read has no checksum that could be right.
-        if seal == Seal::Fresh && (0..=MAX_RECORD_DATA as i32).contains(&len) {
-            if let Ok(data) = self.read(Offset(tail.data_offset.get()), len as usize) {
-                tail.data_crc = data_crc(base.rec_type.get(), &data, self.flavor()?).into();
-            }
+        let readable = seal == Seal::Fresh && (0..=MAX_RECORD_DATA as i32).contains(&len);
+        if readable && let Ok(data) = self.read(Offset(tail.data_offset.get()), len as usize) {
+            tail.data_crc = data_crc(base.rec_type.get(), &data, self.flavor()?).into();
         }
         self.edit_node(leaf.at, seal, |node| node.elements[index] = Element::leaf(base, tail))
     }

@@ -112,7 +112,7 @@ impl Journal<'_> {
 
     /// Fills the FIFO up to a sector with harmless records of the past, and begins there.
     pub fn skip_to(&mut self, position: u64) -> Result<()> {
-        if position % SECTOR != 0 || position >= self.size {
+        if !position.is_multiple_of(SECTOR) || position >= self.size {
             return Err(Error::BadOffset(Offset::new(Zone::UNDO, 0, position)));
         }
         // Restoring the first bytes of the freemap to what they are.
@@ -228,7 +228,7 @@ impl Journal<'_> {
         self.image.write(self.position(), &bytes)?;
         self.seq = self.seq.wrapping_add(1);
         self.advance(size)?;
-        if self.append % SECTOR != 0 {
+        if !self.append.is_multiple_of(SECTOR) {
             self.pad((SECTOR - self.append % SECTOR) as usize)?;
         }
         Ok(())

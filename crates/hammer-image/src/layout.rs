@@ -91,7 +91,8 @@ impl Format {
             return fail("the label is longer than 63 bytes");
         }
         let fifo_blocks = self.fifo_bytes / BIG_BLOCK_SIZE;
-        if self.fifo_bytes % BIG_BLOCK_SIZE != 0 || !(1..=UNDO_BLOCKS as u64).contains(&fifo_blocks) {
+        if !self.fifo_bytes.is_multiple_of(BIG_BLOCK_SIZE) || !(1..=UNDO_BLOCKS as u64).contains(&fifo_blocks)
+        {
             return fail("the FIFO's size is not a multiple of 8 MiB up to 1 GiB");
         }
         let blocks =

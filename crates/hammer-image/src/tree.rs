@@ -77,11 +77,11 @@ impl Tree {
         for start in (0..keys.len().max(1)).step_by(shape.leaf) {
             let mut left = if start == 0 { Key::BEGIN } else { separator(&keys[start - 1], &keys[start]) };
             // An empty leaf takes the room between two records, if there is some.
-            if shape.empty_leaf_every != 0 && start != 0 && left < keys[start] {
-                if (start / shape.leaf).is_multiple_of(shape.empty_leaf_every) {
-                    leaves.push(plan(left, start..start));
-                    left = keys[start];
-                }
+            let due =
+                shape.empty_leaf_every != 0 && (start / shape.leaf).is_multiple_of(shape.empty_leaf_every);
+            if due && start != 0 && left < keys[start] {
+                leaves.push(plan(left, start..start));
+                left = keys[start];
             }
             leaves.push(plan(left, start..(start + shape.leaf).min(keys.len())));
         }

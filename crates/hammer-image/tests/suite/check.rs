@@ -7,6 +7,9 @@ use dfly_hammer_image::{Image, Volume};
 
 const BIG: u64 = 8 << 20;
 const BUF: u64 = 16 << 10;
+/// An address without zone and volume, and without zone.
+const BYTE: u64 = (1 << 52) - 1;
+const LONG: u64 = (1 << 60) - 1;
 
 /// What a sound image holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,11 +39,11 @@ macro_rules! ensure {
 /// Checks an image all over.
 pub(crate) fn check(image: &Image) -> Found<Report> {
     let mut checker = Checker::open(image)?;
-    let free = checker.freemap()?;
-    checker.fifo()?;
     let records = checker.tree()?;
+    let free = checker.freemap()?;
     checker.space(free)?;
     checker.names(&records)?;
+    checker.fifo()?;
     Ok(checker.report)
 }
 
@@ -50,11 +53,11 @@ pub(crate) fn recover(image: &Image) -> Found<Image> {
     let head = bytes(&image.volumes[0], 0, 1928)?;
     let version = u32_at(&head, 152);
     let map = &head[264 + 3 * 40..][..40];
-    let size = u64_at(map, 24) & (1 << 60) - 1;
-    let (first, next) = (u64_at(map, 8) & (1 << 60) - 1, u64_at(map, 16) & (1 << 60) - 1);
+    let size = u64_at(map, 24) & LONG;
+    let (first, next) = (u64_at(map, 8) & LONG, u64_at(map, 16) & LONG);
     let begin = u64_at(&head, 24);
     let record = |at: u64| {
-        let block = u64_at(&head, 904 + 8 * (at / BIG) as usize) & (1 << 52) - 1;
+        let block = u64_at(&head, 904 + 8 * (at / BIG) as usize) & BYTE;
         let place = begin + block + at % BIG;
         let head = bytes(&image.volumes[0], place, 16)?;
         ensure!(u16_at(&head, 0) == 0xc84e, "FIFO {at:#x}: signature");
@@ -97,7 +100,7 @@ pub(crate) fn recover(image: &Image) -> Found<Image> {
         let volume = (target >> 52 & 0xff) as usize;
         let zone = target >> 60;
         ensure!(matches!(zone, 1 | 2), "UNDO to {target:#x}");
-        let byte = (target & (1 << 52) - 1) + if zone == 2 { begin } else { 0 };
+        let byte = (target & BYTE) + if zone == 2 { begin } else { 0 };
         ensure!(byte / BUF == (byte + len as u64 - 1) / BUF, "UNDO to {target:#x}+{len}");
         found.volumes[volume].write_at(byte, &record[32..32 + len]).map_err(|e| e.to_string())?;
     }
@@ -176,7 +179,7 @@ impl<'a> Checker<'a> {
     }
 
     fn at(&self, address: u64, len: u64) -> Found<Vec<u8>> {
-        let (zone, volume, byte) = (address >> 60, (address >> 52 & 0xff) as usize, address & (1 << 52) - 1);
+        let (zone, volume, byte) = (address >> 60, (address >> 52 & 0xff) as usize, address & BYTE);
         ensure!(matches!(zone, 2 | 8..=11) && volume < self.volumes.len(), "{address:#x}: not an address");
         bytes(&self.volumes[volume], self.buffers[volume] + byte, len)
     }
@@ -233,7 +236,7 @@ impl<'a> Checker<'a> {
     }
 
     fn own(&self, address: u64, zone: u8) -> Found<()> {
-        let block = self.blocks.get(&((address >> 52 & 0xff) as u8, (address & (1 << 52) - 1) / BIG));
+        let block = self.blocks.get(&((address >> 52 & 0xff) as u8, (address & BYTE) / BIG));
         ensure!(block.is_some_and(|b| b.0 == zone), "{address:#x}: owned by {block:?}, not zone {zone}");
         Ok(())
     }
@@ -427,7 +430,7 @@ impl<'a> Checker<'a> {
             ensure!(long >= last_end, "{at:#x}: overlaps what lies before");
             last_end = long + len.next_multiple_of(16);
             self.own(at, (at >> 60) as u8)?;
-            let block = ((at >> 52 & 0xff) as u8, (at & (1 << 52) - 1) / BIG);
+            let block = ((at >> 52 & 0xff) as u8, (at & BYTE) / BIG);
             let sum = used.entry(block).or_default();
             sum.0 += len.next_multiple_of(16) * count;
             sum.1 = sum.1.max(last_end - (last_end - 1) / BIG * BIG);
@@ -450,7 +453,7 @@ impl<'a> Checker<'a> {
             if zone >= 8 {
                 let next = u64_at(entry, 16);
                 ensure!(u64_at(entry, 8) == zone << 60 && next >> 60 == zone, "blockmap {zone}");
-                let place = ((next >> 52 & 0xff) as u8, (next & (1 << 52) - 1) / BIG);
+                let place = ((next >> 52 & 0xff) as u8, (next & BYTE) / BIG);
                 let behind = self
                     .blocks
                     .iter()
