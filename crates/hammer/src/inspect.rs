@@ -45,6 +45,8 @@ pub enum NodeFault {
     Type,
     /// Its count is impossible.
     Count,
+    /// It has children, and lies as deep as any tree can be: they are not visited.
+    Depth,
 }
 
 impl NodeReport {
@@ -156,6 +158,7 @@ impl<'m> Nodes<'m> {
             TYPE_LEAF | TYPE_INTERNAL if count as i64 != node.len() as i64 => Some(NodeFault::Count),
             TYPE_LEAF if node.mirror_tid.get() > mirror_tid => Some(NodeFault::MirrorTid),
             TYPE_INTERNAL if count == 0 => Some(NodeFault::Count),
+            TYPE_INTERNAL if depth + 1 >= MAX_DEPTH => Some(NodeFault::Depth),
             TYPE_INTERNAL if node.mirror_tid.get() > mirror_tid => Some(NodeFault::MirrorTid),
             TYPE_LEAF | TYPE_INTERNAL | TYPE_DELETED => None,
             _ => Some(NodeFault::Type),

@@ -1,4 +1,32 @@
-//! DragonFly BSD's HAMMER file system.
+//! DragonFly BSD's HAMMER file system: byte-compatible, with every yesterday of every file.
+//!
+//! [`Hammer::mount`] takes the volumes as [block devices](dfly_bio::BlockDevice) and serves them as a
+//! [file system](dfly_vfs::FileSystem), read-only for now. A path may name a time or a pseudo file system: `/@@0x...`,
+//! `file@@0x...`, `/@@-1:00001` ([`extension`]). A disk that was not unmounted is put right in memory ([`Recovery`]).
+//! Whatever a disk holds, the answer is the right bytes or a typed [`Error`].
+//!
+//! ```
+//! use dfly_bio::MemDisk;
+//! use dfly_hal::SpinWait;
+//! use dfly_hammer::{Hammer, MountError, MountOptions};
+//! use std::sync::Arc;
+//!
+//! let mut nothing = || ();
+//! let w = &mut SpinWait::new(&mut nothing); // whoever may wait: a thread's context, a parked host thread, ...
+//! let blank = Arc::new(MemDisk::new(512, 1 << 17));
+//! let refusal = Hammer::mount(&[blank], MountOptions::default(), w).err();
+//! assert_eq!(refusal, Some(MountError::NotHammer { index: 0, found: 0 }));
+//! ```
+//!
+//! | | allocates | may block | from an interrupt | stack |
+//! |---|---|---|---|---|
+//! | [`Hammer::mount`] | yes, the cache's tables and the UNDO bytes | yes | no | 20 KiB |
+//! | operations of [`dfly_vfs::FileSystem`] | no, once the cache has its memory | yes, through the waiter | no | 4 KiB |
+//! | [`Hammer::nodes`], lists of snapshots and the like | yes | yes | no | 8 KiB |
+//! | [`crc`], [`namekey`], [`extension`], [`ondisk`] | no | no | yes | small |
+//!
+//! Source of the format: hammer(5) and the behaviour of DragonFly's code; `DESIGN.md` draws it and says what the reader
+//! relies on.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -6,6 +34,10 @@
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod btree;
 pub mod crc;
