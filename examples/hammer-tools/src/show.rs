@@ -170,6 +170,7 @@ impl Show<'_> {
         let reason = match report.fault {
             Some(NodeFault::Type) => 'U',
             Some(NodeFault::Count) => 'C',
+            Some(NodeFault::Depth) => 'D',
             _ if count == 0 && self.parent_count(report).is_some_and(|n| n != 1) => 'C',
             Some(NodeFault::MirrorTid) => 'M',
             _ => ' ',
@@ -271,14 +272,17 @@ impl Show<'_> {
             (tail.data_offset.get() == 0 || tail.data_len.get() == 0, mirror)
         };
         let own = report.element_fault(i);
+        let before = i.checked_sub(1).and_then(|i| node.elements.get(i)).map(|e| e.base.key());
         let letters = [
+            // Not seen by the real tool: a search does not find what is out of order.
+            (before.is_some_and(|before| before >= e.base.key()), 'O'),
             (own == Some(ElementFault::LeftOfBounds), 'L'),
             (own == Some(ElementFault::RightOfBounds), 'R'),
             (own == Some(ElementFault::Type), 'T'),
             (child_or_place, 'C'),
             (mirror, 'M'),
         ];
-        let verdict = if letters.iter().any(|(set, _)| *set) { "B-" } else { "G-" };
+        let verdict = if letters.iter().any(|(set, _)| *set) { "B" } else { "G" };
         letters.iter().fold(verdict.into(), |mut text: String, &(set, letter)| {
             text.push(if set { letter } else { '-' });
             text
