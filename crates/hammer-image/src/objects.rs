@@ -74,7 +74,10 @@ impl Builder {
         };
         fs.make_root(0);
         let (fsid, label) = (fs.format.fsid, fs.format.label.clone());
-        fs.put_pfs(0, label.as_bytes(), |pfs| (pfs.shared_uuid, pfs.unique_uuid) = (fsid, fsid));
+        fs.put_pfs(0, label.as_bytes(), |pfs| {
+            pfs.sync_low_tid = 1.into();
+            (pfs.shared_uuid, pfs.unique_uuid) = (fsid, fsid);
+        });
         fs.tid = Tid(0x1_0000_8020);
         fs
     }

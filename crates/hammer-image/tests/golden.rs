@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::{bail, ensure};
 use dfly_golden::Golden;
 use dfly_hammer::ondisk::Offset;
 use dfly_hammer::ondisk::record::InodeData;
@@ -61,8 +61,11 @@ fn a_fresh_file_system_is_newfs_s(golden: &Golden, name: &str) -> anyhow::Result
         for (at, _) in a.chunks().chain(b.chunks()) {
             a.read_at(at, &mut ours)?;
             b.read_at(at, &mut theirs)?;
-            let different = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-            ensure!(different.is_none(), "volume {n}: byte {:#x}", at + different.context("")? as u64);
+            if let Some(byte) = ours.iter().zip(&theirs).position(|(a, b)| a != b) {
+                let end = (byte + 16).min(CHUNK);
+                let (a, b) = (&ours[byte..end], &theirs[byte..end]);
+                bail!("volume {n}, byte {:#x}: {a:02x?} instead of {b:02x?}", at + byte as u64);
+            }
         }
     }
     Ok(())

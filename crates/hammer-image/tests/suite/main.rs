@@ -5,3 +5,4 @@ mod check;
 mod damage;
 mod description;
 mod images;
+mod pack;
