@@ -1,9 +1,85 @@
 //! What the embedding kernel supplies to the dfly crates, one small trait per concern.
+//!
+//! | concern | trait | ready-made |
+//! |---|---|---|
+//! | registers of a device | [`regs::Window`] | [`regs::MmioWindow`]; [`regs::Traced`] and [`regs::Halves`] over another |
+//! | memory that devices use | [`dma::Dma`] | `host::HostDma`; [`dma::Bounce`] over another |
+//! | time | [`Clock`] | `host::HostClock` |
+//! | CPUs and their interrupts | [`Cpus`] | `host::HostCpus` |
+//! | waiting | [`Wait`] | [`SpinWait`], `ThreadWait` |
+//! | locks, and a facade for model checkers | - | [`sync::Lock`], [`sync::WaitLock`], [`sync::atomic`] |
+//!
+//! A kernel implements the first four for its machine and hands them to drivers as values: `&'static P`, `Arc<P>`, or
+//! `Arc<dyn Dma>`. A driver names only the concerns that it uses. Nothing here is a static, so two machines live in one
+//! process; the one exception is the pair of [preemption hooks](sync::register_preemption).
+//!
+//! ```
+//! use dfly_hal::dma::{Coherent, Constraints, Dma};
+//! use dfly_hal::regs::{NotYet, Patience, ReadOnly, ReadWrite, Reg, Window, WriteOnly};
+//!
+//! const CONTROL: Reg<u32, ReadWrite> = Reg::at(0x00);
+//! const STATUS: Reg<u32, ReadOnly> = Reg::at(0x04);
+//! const RING: Reg<u64, WriteOnly> = Reg::at(0x08);
+//!
+//! /// A driver is generic over what it uses, and forbids unsafe code.
+//! struct Driver<W: Window, D: Dma> {
+//!     window: W,
+//!     ring: Coherent<[u8; 64], D>,
+//! }
+//!
+//! impl<W: Window, D: Dma> Driver<W, D> {
+//!     fn attach(window: W, dma: D, patience: Patience<'_>) -> Result<Self, Box<dyn core::error::Error>> {
+//!         let ring = Coherent::alloc(dma, 64, &Constraints { align: 4096, ..Constraints::ANY })?;
+//!         RING.write(&window, ring.device_addr(0).ok_or("no ring")?.0);
+//!         CONTROL.update(&window, |control| control | 1);
+//!         STATUS.poll_until(&window, patience, |status| status & 1 != 0)?;
+//!         Ok(Self { window, ring })
+//!     }
+//! }
+//!
+//! # #[cfg(feature = "fake")] {
+//! // The machine for tests, and a device model that is ready at once.
+//! use dfly_hal::{Clock, SpinWait, fake::FakeHal};
+//! struct Model;
+//! impl Window for Model {
+//!     fn read32(&self, _: usize) -> u32 { 1 }
+//!     fn write32(&self, _: usize, _: u32) {}
+//! }
+//! let hal = FakeHal::new();
+//! let mut idle = || { hal.advance_to_next(); };
+//! let deadline = hal.now().saturating_add(core::time::Duration::from_secs(1));
+//! let patience = Patience { clock: &hal, wait: &mut SpinWait::new(&mut idle), deadline };
+//! let driver = Driver::attach(Model, &hal, patience)?;
+//! drop(driver);
+//! assert!(hal.leaks().is_empty() && hal.faults().is_empty());
+//! # }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # Requirements
+//!
+//! | part | needs `alloc`? | may block? | from an interrupt? | stack |
+//! |---|---|---|---|---|
+//! | [`regs`], [`Reg::poll_until`](regs::Reg::poll_until) | no | only `poll_until` | yes, except `poll_until` | < 200 B |
+//! | [`dma`]: `map`, `sync`, `unmap`, [`Coherent`](dma::Coherent) access | no | no | `Coherent` access and barriers only | < 500 B |
+//! | [`dma`]: `alloc_coherent`, [`Bounce::new`](dma::Bounce::new) | yes | no | no | < 500 B |
+//! | [`Clock`], [`Cpus`] | no | no | yes | implementation |
+//! | [`sync::Lock`] | no | spins | no | < 100 B |
+//! | [`sync::WaitLock`] | no | `lock`, `lock_until` | no | < 500 B, waiter's own included |
+//! | [`Wait`], [`block_on`] | no (making a `ThreadWait`: yes) | yes | no | < 200 B, and the future |
+//! | `host`, `fake`, `conformance` | yes | as the trait | no | a few KiB |
+//!
+//! # Features
+//!
+//! All are off by default, and each only adds: `std` (the host implementation), `fake` (a machine for tests that bounces,
+//! poisons and counts), `conformance` (a suite to run against your own HAL), `count` (the facade's atomics count what is
+//! done to them). The MMIO accesses are the crate `safe-mmio`'s; a platform that supplies its own turns on the feature
+//! `custom-mmio` there.
 #![no_std]
 #![deny(missing_docs)]
 
 extern crate alloc;
-#[cfg(any(feature = "std", feature = "fake", feature = "count", loom, test))]
+#[cfg(any(feature = "std", loom))]
 extern crate std;
 
 #[cfg(feature = "conformance")]
@@ -27,3 +103,8 @@ pub use time::{Clock, Instant, SleepUntil, sleep_until};
 #[cfg(any(feature = "std", loom))]
 pub use wait::ThreadWait;
 pub use wait::{SpinWait, TimedOut, Wait, block_on};
+
+/// The example of the README is a test.
+#[cfg(all(doctest, feature = "fake"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,7 @@
 //! The conformance suite on the implementations that the crate has, and on some that break one promise each.
 #![cfg(all(feature = "std", feature = "fake", feature = "conformance", not(loom)))]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+#![expect(clippy::multiple_unsafe_ops_per_block, reason = "one promise, of the suite, covers them all")]
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -105,7 +105,7 @@ fn an_access_outside_what_is_mapped_is_a_fault_and_does_nothing() {
     let null = DevAddr(0);
     assert_eq!(hal.device_read(null, &mut [0; 4]), Err(Fault::ReadUnmapped { addr: null, len: 4 }));
     assert_eq!(hal.device_read(at(0), &mut [0; 4]), Err(Fault::ReadDenied { addr: at(0) }));
-    assert_eq!(hal.device_read(DevAddr(u64::MAX), &mut [0; 4]).is_err(), true);
+    assert!(hal.device_read(DevAddr(u64::MAX), &mut [0; 4]).is_err());
     // SAFETY: the device has done all it will do.
     let buf = unsafe { lent.unmap() };
     assert!(!buf.contains(&2));
