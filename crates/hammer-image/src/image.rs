@@ -1,6 +1,7 @@
 //! A finished image: sparse volumes, and typed access to what lies in them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -25,7 +26,7 @@ pub struct Volume {
 }
 
 /// The volumes of a file system, in order of their numbers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Image {
     /// Volume 0 is the root volume.
     pub volumes: Vec<Volume>,
@@ -40,6 +41,12 @@ pub struct NodeAt {
     pub depth: usize,
     /// Its bytes.
     pub node: Node,
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("size", &self.size).field("stored", &self.stored()).finish()
+    }
 }
 
 impl Volume {

@@ -1,4 +1,4 @@
-//! `hammer-image OUT[:OUT...]`: writes a HAMMER disk image.
+//! The command `hammer-image`: writes a HAMMER disk image.
 
 use std::path::PathBuf;
 

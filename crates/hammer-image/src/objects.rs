@@ -34,7 +34,7 @@ pub struct Object {
     pub id: i64,
 }
 
-/// Describes a file system and its history, and writes it as an [`Image`].
+/// Describes a file system and its history, and writes it as an [`Image`](crate::Image).
 ///
 /// Operations belong to the current transaction; [`Self::commit`] ends it. What one transaction makes and unmakes
 /// leaves no trace, everything else leaves history. The first operation that cannot be done is reported by

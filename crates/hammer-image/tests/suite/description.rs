@@ -267,7 +267,7 @@ fn the_first_mistake_is_reported() {
     let mut fs = Builder::new(Format { label: "L".into(), ..Format::default() });
     let root = fs.root();
     fs.unlink(root, "nothing").unlink(root, "nothing else");
-    let message = fs.finish().err().unwrap().to_string();
+    let message = fs.finish().unwrap_err().to_string();
     assert!(message.contains("\"nothing\": no such name"), "{message}");
     for format in [
         Format { version: 8, ..Format::default() },

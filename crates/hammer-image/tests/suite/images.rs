@@ -136,7 +136,7 @@ fn a_full_volume_is_an_error() {
     let mut fs = Builder::default();
     let root = fs.root();
     fs.file(root, "big", Content::pattern(7, 20 << 20));
-    assert_eq!(fs.finish().err().unwrap().to_string(), "no space left for 65536 bytes in zone 10");
+    assert_eq!(fs.finish().unwrap_err().to_string(), "no space left for 65536 bytes in zone 10");
 }
 
 #[test]
