@@ -130,6 +130,8 @@ pub struct Nodes<'m> {
     media: &'m Media,
     /// What is still to be visited, the next one last.
     stack: Vec<Visit>,
+    /// What lies left of it is not visited.
+    from: Key,
 }
 
 struct Visit {
@@ -142,8 +144,19 @@ struct Visit {
 
 impl<'m> Nodes<'m> {
     pub(crate) fn new(media: &'m Media) -> Self {
-        let root = Visit { at: media.btree_root(), depth: 0, left: Key::BEGIN, right: Key::END, mirror_tid: u64::MAX };
-        Self { media, stack: alloc::vec![root] }
+        let root = Visit {
+            at: media.btree_root(),
+            depth: 0,
+            left: Key::BEGIN,
+            right: Key::END,
+            mirror_tid: u64::MAX,
+        };
+        Self { media, stack: alloc::vec![root], from: Key::BEGIN }
+    }
+
+    /// The same walk, without the subtrees that end before `key`.
+    pub fn starting_at(self, key: Key) -> Self {
+        Self { from: key, ..self }
     }
 
     /// The next node, or why it could not be read (the walk goes on behind it). May block.
@@ -170,7 +183,7 @@ impl<'m> Nodes<'m> {
             // Children are pushed in reverse, so that the leftmost is visited first.
             for (slot, pair) in bounds.enumerate().rev() {
                 let [child, next] = pair else { continue };
-                if self.enters(w, &report, slot) {
+                if next.base.key() >= self.from && self.enters(w, &report, slot) {
                     self.stack.push(Visit {
                         at: Offset(child.as_internal().subtree_offset.get()),
                         depth: depth + 1,
@@ -188,7 +201,8 @@ impl<'m> Nodes<'m> {
     fn enters(&self, w: &mut dyn Wait, report: &NodeReport, slot: usize) -> bool {
         let Some(e) = report.node.elements.get(slot) else { return false };
         let at = Offset(e.as_internal().subtree_offset.get());
-        let again = report.node.elements.iter().take(slot).any(|o| o.as_internal().subtree_offset.get() == at.0);
+        let again =
+            report.node.elements.iter().take(slot).any(|o| o.as_internal().subtree_offset.get() == at.0);
         !again
             && match NodeRef::load_unchecked(self.media, w, at) {
                 Ok(child) => child.parent.get() == report.at.0,

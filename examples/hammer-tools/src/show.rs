@@ -10,7 +10,7 @@ use dfly_hammer::ondisk::node::{Element, TYPE_INTERNAL, TYPE_LEAF, TYPE_RECORD};
 use dfly_hammer::ondisk::record::{DirentHead, FIX_KEY_SYMLINK, InodeData, PfsData, RecType, SnapshotData};
 use dfly_hammer::ondisk::volume::{VolumeHeader, until_nul};
 use dfly_hammer::ondisk::{Offset, Zone};
-use dfly_hammer::{Error, Key};
+use dfly_hammer::{Error, Key, Tid};
 use zerocopy::FromBytes;
 
 use crate::Incomplete;
@@ -25,7 +25,10 @@ pub(crate) fn run(args: &ShowArgs, out: &mut dyn Write) -> Result<()> {
         announce(search, out)?;
     }
     let mut show = Show {
-        nodes: disk.fs.nodes(),
+        nodes: match &args.search {
+            Some(search) => disk.fs.nodes().starting_at(search.first()),
+            None => disk.fs.nodes(),
+        },
         search: args.search.as_ref(),
         names: Names::for_stdout(),
         counts: Vec::new(),
@@ -111,6 +114,19 @@ impl Search {
         // The magnitude tells which field differs first: 5 is the first one.
         let order = key.compare(&self.key);
         if usize::from(order.unsigned_abs()) + self.fields >= 6 { order.signum() } else { 0 }
+    }
+
+    /// The first key that can match.
+    fn first(&self) -> Key {
+        let all = &self.key;
+        let field = |number| self.fields >= number;
+        Key {
+            localization: all.localization,
+            obj_id: if field(2) { all.obj_id } else { i64::MIN },
+            rec_type: all.rec_type,
+            key: if field(4) { all.key } else { i64::MIN },
+            create_tid: if field(5) { all.create_tid } else { Tid::MIN },
+        }
     }
 
     /// Whether what lies from `left` up to `right` may hold a match.
