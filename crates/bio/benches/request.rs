@@ -139,7 +139,10 @@ fn request(c: &mut Criterion) {
     c.bench_function("ref: arc clone and drop", |b| b.iter(|| drop(black_box(counted.clone()))));
 
     let queued = || Queued(Lock::new(JobList::new()));
-    let part = |lower: Box<dyn BlockDevice>| Partition::new(lower, 4096, 1 << 30).unwrap();
+    let part = |lower: Box<dyn BlockDevice>| {
+        let len = lower.limits().bytes() - 4096;
+        Partition::new(lower, 4096, len).unwrap()
+    };
     round_trip(c, "null, inline", &Null, 4096);
     round_trip(c, "null, queued", &queued(), 4096);
     batch(c, "null, queued", &queued());

@@ -11,18 +11,21 @@ use crate::{BioBody, BioJob, BioPool, BlockDevice, Carver, Failure, JobList, Lim
 /// Splits requests that are beyond the lower device's limits into children that are not.
 ///
 /// A request that fits goes through untouched. The children come from this device's own pool, so nothing is allocated
-/// per request; when the pool is empty, requests park here and go on as children come home: one child is enough for
-/// progress. The memory is not copied: each child has a piece of its parent's.
+/// per request. One child is kept in reserve, for when the others are all under way: then requests park here, and go on
+/// when that one comes home. The memory is not copied: each child has a piece of its parent's.
 pub struct Split<D> {
     shared: Arc<Shared<D>>,
 }
 
 struct Shared<D> {
-    /// Itself, as the hook of its children.
+    /// Itself, as the hook of the child in reserve.
     me: Weak<Self>,
     lower: D,
     limits: Limits,
+    /// These come home without a word, which costs nothing.
     children: BioPool,
+    /// One more, which says when it is home. Whenever something is parked, it is under way.
+    reserve: BioPool,
     parked: Lock<Parked>,
 }
 
@@ -33,7 +36,7 @@ struct Parked {
     waiting: JobList,
     /// Somebody is at work in [`Shared::go_on`].
     busy: bool,
-    /// A child came home or a job came in meanwhile.
+    /// The reserve came home or a job came in meanwhile.
     again: bool,
 }
 
@@ -44,7 +47,8 @@ impl<D: BlockDevice + 'static> Split<D> {
             me: me.clone(),
             limits: lower.limits(),
             lower,
-            children: BioPool::new(children.max(1)),
+            children: BioPool::new(children.saturating_sub(1)),
+            reserve: BioPool::new(1),
             parked: Lock::new(Parked::default()),
         });
         Self { shared }
@@ -79,8 +83,7 @@ impl<D: BlockDevice + 'static> BlockDevice for Split<D> {
             self.shared.lower.submit(fit);
         }
         if !long.is_empty() {
-            self.shared.parked.lock().waiting.append(&mut long);
-            self.shared.go_on();
+            self.shared.go_on(long);
         }
     }
 
@@ -90,11 +93,12 @@ impl<D: BlockDevice + 'static> BlockDevice for Split<D> {
 }
 
 impl<D: BlockDevice + 'static> Shared<D> {
-    /// Hands out what is parked while there are children. Called again from inside itself, by a device that completes
-    /// in `submit`, it only leaves a note, so the stack does not grow with the number of pieces.
-    fn go_on(&self) {
+    /// Hands out what is parked, then `more`, while there are children. Called again from inside itself, by a device
+    /// that completes in `submit`, it only leaves a note, so the stack does not grow with the number of pieces.
+    fn go_on(&self, mut more: JobList) {
         let (mut current, mut waiting) = {
             let mut parked = self.parked.lock();
+            parked.waiting.append(&mut more);
             if parked.busy {
                 parked.again = true;
                 return;
@@ -126,8 +130,6 @@ impl<D: BlockDevice + 'static> Shared<D> {
 
     fn hand_out(&self, current: &mut Option<Carver>, waiting: &mut JobList) -> JobList {
         let mut pieces = JobList::new();
-        // Whoever calls this holds the device, or a child's frame does.
-        let Some(hook) = self.me.upgrade().map(HookRef::from) else { return pieces };
         loop {
             let Some(carver) = current else {
                 match waiting.pop() {
@@ -149,9 +151,18 @@ impl<D: BlockDevice + 'static> Shared<D> {
                 }
                 continue;
             }
-            let Some(child) = self.children.get() else { return pieces };
+            if let Some(child) = self.children.get() {
+                pieces.push(carver.next(child, len, at));
+                continue;
+            }
+            let Some(child) = self.reserve.get() else { return pieces };
             let mut piece = carver.next(child, len, at);
-            match piece.intercept(at, hook.clone(), 0) {
+            // Whoever calls this holds the device, or the frame of the reserve does.
+            let hooked = match self.me.upgrade() {
+                Some(me) => piece.intercept(at, HookRef::from(me), 0),
+                None => Err(Failure::Aborted),
+            };
+            match hooked {
                 Ok(()) => pieces.push(piece),
                 Err(failure) => piece.finish(Err(failure)),
             }
@@ -159,12 +170,12 @@ impl<D: BlockDevice + 'static> Shared<D> {
     }
 }
 
-/// A child on its way home. Its parent is told, and then there is a child for what is parked.
+/// The reserve on its way home. Its parent is told, and then there is a child for what is parked.
 impl<D: BlockDevice + 'static> Hook<BioBody> for Shared<D> {
     fn passing(&self, job: Job<BioBody>) -> Option<Job<BioBody>> {
         // The child must be home before the look at what is parked: who parks looks for a child first.
         BioJob::from(job).pass();
-        self.go_on();
+        self.go_on(JobList::new());
         None
     }
 }

@@ -1,6 +1,7 @@
 //! What several test files use.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicPtr;
 
 use dfly_bio::*;
 use dfly_hal::SpinWait;
@@ -22,6 +23,14 @@ pub(crate) fn page(len: usize, byte: u8) -> SharedBuf {
     let mut page = SharedBuf::alloc(len, 4096).unwrap();
     page.get_mut().unwrap().fill(byte);
     page
+}
+
+/// Memory that is never freed, and still known to somebody, so that Miri does not call it a leak.
+pub(crate) fn for_ever(bytes: Vec<u8>) -> &'static mut [u8] {
+    static KEPT: Mutex<Vec<AtomicPtr<u8>>> = Mutex::new(Vec::new());
+    let bytes = Box::leak(bytes.into_boxed_slice());
+    KEPT.lock().unwrap().push(AtomicPtr::new(bytes.as_mut_ptr()));
+    bytes
 }
 
 /// What a [`Spy`] saw of one job.

@@ -3,6 +3,8 @@
 use dfly_bio::*;
 use proptest::prelude::*;
 
+use crate::common::for_ever;
+
 fn job_of(op: u8, at: u64, len: u64) -> BioJob {
     let mut bio = Bio::new();
     let data = || Buf::alloc((len % 5000) as usize, 1).unwrap();
@@ -124,7 +126,7 @@ fn every_refusal_has_its_name() {
     let odd = || {
         let mut list = BufVec::with_capacity(2).unwrap();
         list.push(Buf::alloc(512, 8192).unwrap()).unwrap();
-        list.push(Buf::from_box(vec![0; 8192 + 512].into()).into_box_at_odd()).unwrap();
+        list.push(misaligned()).unwrap();
         list
     };
     assert_eq!(check(&l, &|b| b.write(0, odd())), Err(Failure::Misaligned));
@@ -134,17 +136,11 @@ fn every_refusal_has_its_name() {
     assert_eq!(check(&l, &|b| b.write(0, buf(512))), Err(Failure::WriteProtected));
 }
 
-trait Odd {
-    fn into_box_at_odd(self) -> Buf;
-}
-
-impl Odd for Buf {
-    /// 512 bytes within this allocation that no alignment above one fits.
-    fn into_box_at_odd(self) -> Buf {
-        let bytes = Box::leak(Box::new(self));
-        let start = usize::from(bytes.as_ptr().addr().is_multiple_of(2));
-        Buf::from_static(&mut bytes[start..start + 512])
-    }
+/// 512 bytes that fit no alignment above one.
+fn misaligned() -> Buf {
+    let bytes = for_ever(vec![0; 513]);
+    let start = usize::from(bytes.as_ptr().addr().is_multiple_of(2));
+    Buf::from_static(&mut bytes[start..start + 512])
 }
 
 #[test]

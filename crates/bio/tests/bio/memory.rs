@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dfly_bio::*;
 
-use crate::common::page;
+use crate::common::{for_ever, page};
 
 #[test]
 fn an_allocation_is_zeroed_and_aligned_and_a_bad_one_is_an_error() {
@@ -29,7 +29,7 @@ fn a_box_and_a_static_keep_their_bytes_and_address() {
     assert_eq!((buf.as_ptr(), &*buf), (address, &[1, 2, 3][..]));
     buf[0] = 9;
     assert_eq!(buf[0], 9);
-    let fixed = Box::leak(vec![7; 16].into_boxed_slice());
+    let fixed = for_ever(vec![7; 16]);
     assert_eq!(&*Buf::from_static(fixed), &[7; 16]);
     assert!(Buf::from_box(Box::default()).is_empty());
 }

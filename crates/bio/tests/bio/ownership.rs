@@ -7,7 +7,7 @@ use dfly_bio::*;
 use dfly_hal::{ThreadWait, block_on};
 use dfly_msgport::{Completions, Hook, Job};
 
-use crate::common::{Held, page};
+use crate::common::{Held, for_ever, page};
 
 fn read_of(len: usize) -> Bio {
     let mut bio = Bio::new();
@@ -247,14 +247,12 @@ static FREED: AtomicUsize = AtomicUsize::new(0);
 
 /// Memory that counts when it is given back.
 fn counted(len: usize) -> Buf {
-    unsafe fn free(_: *mut (), ptr: std::ptr::NonNull<u8>, len: usize) {
+    unsafe fn free(_: *mut (), _: std::ptr::NonNull<u8>, _: usize) {
         FREED.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: made from this box below.
-        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(ptr.as_ptr(), len)) });
     }
     static OWNER: BufVtable = BufVtable::new(free);
-    let memory = std::ptr::NonNull::from(Box::leak(vec![0; len].into_boxed_slice())).cast();
-    // SAFETY: the box's bytes, nobody else's until `free` makes a box of them again.
+    let memory = std::ptr::NonNull::from(for_ever(vec![0; len])).cast();
+    // SAFETY: these bytes are nobody else's, for ever.
     unsafe { Buf::from_owner(memory, len, std::ptr::null_mut(), &OWNER) }
 }
 
