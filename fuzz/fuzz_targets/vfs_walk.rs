@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use dfly_hal::SpinWait;
 use dfly_vfs::{
-    Call, FileSystem, FileSystemExt, Kind, Name, NodeId, PATH_MAX, SYMLINKS_MAX, Walk, mem::MemFs, readlink, walk,
+    Call, FileSystem, FileSystemExt, Kind, Name, NodeId, PATH_MAX, SYMLINKS_MAX, Walk, mem::MemFs, readlink,
+    walk,
 };
 use libfuzzer_sys::fuzz_target;
 

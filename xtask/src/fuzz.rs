@@ -21,7 +21,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 const SLOWEST_INPUT_SECONDS: u32 = 5;
 
 /// Memory in use above this is a finding.
-const MOST_MEMORY_MIB: u32 = 1024;
+const MOST_MEMORY_MIB: u32 = 2048;
 
 pub(crate) fn run(project: &Project, seconds: u32) -> Result<()> {
     toolchain::toolchain("nightly", &[])?;
@@ -60,7 +60,7 @@ fn fuzz_one(binary: &Path, kept: &Path, target_dir: &Path, seconds: u32) -> Resu
         .arg(format!("-timeout={SLOWEST_INPUT_SECONDS}"))
         .arg(format!("-rss_limit_mb={MOST_MEMORY_MIB}"))
         .arg(format!("-artifact_prefix={}/", crashes.display()))
-        .words("-print_final_stats=1 -verbosity=0")
+        .words("-max_len=1024 -len_control=0 -print_final_stats=1 -verbosity=0")
         .arg(&found)
         .arg(kept)
         .run_logged(&log);
