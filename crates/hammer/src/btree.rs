@@ -10,7 +10,8 @@ use dfly_hal::Wait;
 use crate::error::{Error, Structure};
 use crate::media::{Media, Page};
 use crate::ondisk::node::{
-    Element, INTERNAL_ELEMENTS, Key, LEAF_ELEMENTS, NODE_SIZE, Node, TYPE_INTERNAL, TYPE_LEAF, TYPE_RECORD, Tid,
+    Element, INTERNAL_ELEMENTS, Key, LEAF_ELEMENTS, NODE_SIZE, Node, TYPE_INTERNAL, TYPE_LEAF, TYPE_RECORD,
+    Tid,
 };
 use crate::ondisk::{Offset, Zone};
 
@@ -35,10 +36,11 @@ impl NodeRef {
     pub(crate) fn load(media: &Media, w: &mut dyn Wait, at: Offset) -> Result<Self, Error> {
         let node = Self::load_unchecked(media, w, at)?;
         if !media.node_is_verified(&node.page, at) {
-            media
-                .checksum()
-                .check(node.crc.get(), node.crc_bytes())
-                .ok_or(Error::Checksum { structure: Structure::Node, at, stored: node.crc.get() })?;
+            media.checksum().check(node.crc.get(), node.crc_bytes()).ok_or(Error::Checksum {
+                structure: Structure::Node,
+                at,
+                stored: node.crc.get(),
+            })?;
             node.check().map_err(|what| Error::corrupt(Structure::Node, at, what))?;
             media.set_node_verified(&node.page, at);
         }
@@ -118,7 +120,9 @@ impl Node {
             TYPE_LEAF if self.slots().iter().any(|e| e.base.btype != TYPE_RECORD) => {
                 Err("leaf holds an element that is no record")
             }
-            TYPE_INTERNAL if self.slots().iter().any(|e| !matches!(e.base.btype, TYPE_INTERNAL | TYPE_LEAF)) => {
+            TYPE_INTERNAL
+                if self.slots().iter().any(|e| !matches!(e.base.btype, TYPE_INTERNAL | TYPE_LEAF)) =>
+            {
                 Err("internal node holds an element that is no child")
             }
             TYPE_LEAF | TYPE_INTERNAL if !self.keys().is_sorted_by(|a, b| a < b) => {
@@ -229,7 +233,12 @@ impl<'m> Cursor<'m> {
 /// The version of the record `key` that a view as of `asof` shows.
 ///
 /// Versions of a record do not overlap in time, so the last one created by then is the only candidate.
-pub(crate) fn lookup(media: &Media, w: &mut dyn Wait, key: &Key, asof: Tid) -> Result<Option<Element>, Error> {
+pub(crate) fn lookup(
+    media: &Media,
+    w: &mut dyn Wait,
+    key: &Key,
+    asof: Tid,
+) -> Result<Option<Element>, Error> {
     // Behind the candidate: one past `asof`, or 0, which stands behind everything.
     let mut cursor = Cursor::seek(media, w, &key.at(Tid(asof.0.wrapping_add(1))))?;
     Ok(cursor.prev(w)?.filter(|e| e.base.key().same_record(key) && e.base.visible_at(asof)))

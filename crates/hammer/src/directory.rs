@@ -9,9 +9,7 @@ use crate::namekey::NameHash;
 use crate::object::{Object, ObjectId};
 use crate::ondisk::MAX_NAME;
 use crate::ondisk::node::{Element, Tid};
-use crate::ondisk::record::{
-    CAP_LOCAL_ENTRIES, DirentHead, LOCALIZE_INODE, LOCALIZE_MISC, ObjType, RecType,
-};
+use crate::ondisk::record::{CAP_LOCAL_ENTRIES, DirentHead, LOCALIZE_INODE, LOCALIZE_MISC, ObjType, RecType};
 use crate::record::Record;
 
 /// An entry of a directory.

@@ -196,8 +196,11 @@ pub(crate) fn readlink(
     }
     let key = link.id.misc_key(RecType::FIX, FIX_KEY_SYMLINK);
     let at = Offset(link.id.obj_id as u64);
-    let e = crate::btree::lookup(media, w, &key, link.id.view.tid())?
-        .ok_or(Error::corrupt(Structure::Symlink, at, "symlink has no target"))?;
+    let e = crate::btree::lookup(media, w, &key, link.id.view.tid())?.ok_or(Error::corrupt(
+        Structure::Symlink,
+        at,
+        "symlink has no target",
+    ))?;
     let record = crate::record::Record::load(media, w, &e)?;
     record.slices().for_each(out);
     Ok(())

@@ -134,7 +134,12 @@ impl Hammer {
     }
 
     /// Hands every version of every record of `node` to `out`. May block.
-    pub fn versions(&self, w: &mut dyn Wait, node: NodeId, out: &mut dyn FnMut(Version)) -> Result<(), Error> {
+    pub fn versions(
+        &self,
+        w: &mut dyn Wait,
+        node: NodeId,
+        out: &mut dyn FnMut(Version),
+    ) -> Result<(), Error> {
         history::versions(&self.media, w, node.into(), out)
     }
 
@@ -171,7 +176,9 @@ impl Hammer {
         if !is_candidate {
             return Ok(None);
         }
-        let Some(id) = link.inode.symlink.get(..LEN as usize).and_then(extension::pfs_link) else { return Ok(None) };
+        let Some(id) = link.inode.symlink.get(..LEN as usize).and_then(extension::pfs_link) else {
+            return Ok(None);
+        };
         Ok(pfs::load(&self.media, w, id)?.map(|pfs| PfsTarget::new(&pfs)))
     }
 

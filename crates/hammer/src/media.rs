@@ -46,7 +46,14 @@ impl Media {
     /// `volumes` by number; volume 0 is there.
     pub(crate) fn new(volumes: Vec<Option<Volume>>, header: VolumeHeader, pages: Pages) -> Self {
         let checksum = Checksum::of_version(header.vol_version.get());
-        Self { volumes, header, checksum, overlay: Overlay::default(), pages, bios: BioPool::new(POOLED_REQUESTS) }
+        Self {
+            volumes,
+            header,
+            checksum,
+            overlay: Overlay::default(),
+            pages,
+            bios: BioPool::new(POOLED_REQUESTS),
+        }
     }
 
     /// From now on, reads show what `overlay` restores, and `header` is the root volume's.

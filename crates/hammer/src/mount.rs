@@ -36,14 +36,17 @@ pub(crate) fn open_volumes(
         }
         if header.vol_count.get() != leader.vol_count.get() {
             let value = header.vol_count.get() as u64;
-            return Err(MountError::Header { index, what: "number of volumes (another header differs)", value });
+            return Err(MountError::Header {
+                index,
+                what: "number of volumes (another header differs)",
+                value,
+            });
         }
         let number = header.vol_no.get();
-        let slot = usize::try_from(number).ok().and_then(|n| volumes.get_mut(n)).ok_or(MountError::Header {
-            index,
-            what: "volume number",
-            value: number as u64,
-        })?;
+        let slot = usize::try_from(number)
+            .ok()
+            .and_then(|n| volumes.get_mut(n))
+            .ok_or(MountError::Header { index, what: "volume number", value: number as u64 })?;
         if slot.is_some() {
             return Err(MountError::Duplicate { index, number: number as u8 });
         }

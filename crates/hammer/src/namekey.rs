@@ -32,7 +32,10 @@ impl NameHash {
             Self::Alg1 => {
                 let words = name.split(|b| b".-_~".contains(b)).filter(|word| !word.is_empty());
                 let whole = crc::iso(name);
-                (words.fold(0, |sum: u32, word| sum.wrapping_add(crc::iso(word))), (whole ^ (whole << 16)) & 0xffff_0000)
+                (
+                    words.fold(0, |sum: u32, word| sum.wrapping_add(crc::iso(word))),
+                    (whole ^ (whole << 16)) & 0xffff_0000,
+                )
             }
         };
         let key = (i64::from(high & 0x7fff_ffff) << 32) | i64::from(low);

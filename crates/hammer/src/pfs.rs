@@ -122,7 +122,9 @@ pub(crate) fn snapshots(media: &Media, w: &mut dyn Wait, pfs: u16) -> Result<Vec
 
 /// The configuration text of a pseudo file system, if it has one. May block.
 pub(crate) fn config(media: &Media, w: &mut dyn Wait, pfs: u16) -> Result<Option<Vec<u8>>, Error> {
-    let Some(e) = btree::lookup(media, w, &root_key(pfs, RecType::CONFIG, 0), Tid::MAX)? else { return Ok(None) };
+    let Some(e) = btree::lookup(media, w, &root_key(pfs, RecType::CONFIG, 0), Tid::MAX)? else {
+        return Ok(None);
+    };
     let record = Record::load(media, w, &e)?;
     Ok(Some(crate::ondisk::volume::until_nul(record.bytes()?).to_vec()))
 }

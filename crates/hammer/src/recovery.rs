@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::error::{Error, Structure};
 use crate::media::{Media, Page};
 use crate::ondisk::fifo::{
-    ALIGN, FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, RedoHead, SECTOR, TAIL_SIGNATURE, TYPE_DUMMY, TYPE_PAD,
-    TYPE_REDO, TYPE_UNDO, UndoHead,
+    ALIGN, FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, RedoHead, SECTOR, TAIL_SIGNATURE, TYPE_DUMMY,
+    TYPE_PAD, TYPE_REDO, TYPE_UNDO, UndoHead,
 };
 use crate::ondisk::volume::{UNDO_BLOCKS, VolumeHeader};
 use crate::ondisk::{BIG_BLOCK_SIZE, BUFFER_SIZE, Offset, VERSION_FIFO_SEQ, Zone};
@@ -69,7 +69,8 @@ impl Overlay {
 
     fn add(&mut self, target: Offset, data: &[u8]) -> Result<(), Error> {
         let no_memory = |_| Error::NoMemory;
-        let patch = Patch { in_buffer: target.in_buffer() as u16, len: data.len() as u16, from: self.bytes.len() };
+        let patch =
+            Patch { in_buffer: target.in_buffer() as u16, len: data.len() as u16, from: self.bytes.len() };
         self.bytes.try_reserve(data.len()).map_err(no_memory)?;
         self.bytes.extend_from_slice(data);
         let patches = self.patches.entry(target.buffer()).or_default();
@@ -140,7 +141,9 @@ impl<'m> Fifo<'m> {
         {
             return Err(wrong("the FIFO's size is impossible", alloc));
         }
-        for (pointer, what) in [(first, "first record lies outside of the FIFO"), (next, "end lies outside of the FIFO")] {
+        for (pointer, what) in
+            [(first, "first record lies outside of the FIFO"), (next, "end lies outside of the FIFO")]
+        {
             if pointer.zone() != Zone::UNDO || pointer.long() > size || !pointer.0.is_multiple_of(ALIGN) {
                 return Err(wrong(what, pointer));
             }
@@ -160,7 +163,9 @@ impl<'m> Fifo<'m> {
         if at.zone() != Zone::RAW_BUFFER || at.in_big_block() != 0 {
             return Err(Error::OutOfRange { structure: Structure::Fifo, at: self.at(position) });
         }
-        let at = at.checked_add(position % BIG_BLOCK_SIZE).ok_or(Error::OutOfRange { structure: Structure::Fifo, at })?;
+        let at = at
+            .checked_add(position % BIG_BLOCK_SIZE)
+            .ok_or(Error::OutOfRange { structure: Structure::Fifo, at })?;
         self.media.page(w, at, Structure::Fifo)
     }
 
@@ -170,7 +175,11 @@ impl<'m> Fifo<'m> {
 
     /// All records that are still needed, oldest first.
     fn scan(&self, w: &mut dyn Wait) -> Result<Scan<'_, 'm>, Error> {
-        let sequence = if self.has_sequence() { Some(self.sequence_before(w, self.first)?.wrapping_add(1)) } else { None };
+        let sequence = if self.has_sequence() {
+            Some(self.sequence_before(w, self.first)?.wrapping_add(1))
+        } else {
+            None
+        };
         Ok(Scan { fifo: self, page: None, position: self.first, sequence, left: self.size })
     }
 
@@ -272,12 +281,17 @@ impl Record {
         let start = (position % BUFFER_SIZE as u64) as usize;
         let rest = page.bytes().get(start..).unwrap_or_default();
         // The smallest padding is shorter than a head: look at its first eight bytes only.
-        let (short, _) = FifoTail::read_from_prefix(rest).map_err(|_| wrong("record lies outside of its buffer"))?;
+        let (short, _) =
+            FifoTail::read_from_prefix(rest).map_err(|_| wrong("record lies outside of its buffer"))?;
         if short.signature.get() != HEAD_SIGNATURE {
             return Err(wrong("record has no signature"));
         }
         let record_type = short.record_type.get();
-        let smallest = if record_type == TYPE_PAD { size_of::<FifoTail>() } else { size_of::<FifoHead>() + size_of::<FifoTail>() };
+        let smallest = if record_type == TYPE_PAD {
+            size_of::<FifoTail>()
+        } else {
+            size_of::<FifoHead>() + size_of::<FifoTail>()
+        };
         let size = usize::try_from(short.size.get()).unwrap_or(usize::MAX);
         let bytes = rest.get(..size).ok_or(wrong("record reaches out of its buffer"))?;
         if size < smallest || !size.is_multiple_of(ALIGN as usize) {
@@ -329,15 +343,18 @@ impl Record {
     /// Where the old bytes belong, and the bytes.
     fn undo(&self, media: &Media) -> Result<(Offset, &[u8]), Error> {
         let wrong = |what| Error::corrupt(Structure::Fifo, self.at, what);
-        let (undo, rest) = UndoHead::ref_from_prefix(self.body()).map_err(|_| wrong("UNDO record is too short"))?;
+        let (undo, rest) =
+            UndoHead::ref_from_prefix(self.body()).map_err(|_| wrong("UNDO record is too short"))?;
         let target = Offset(undo.undo_offset.get());
-        let len = usize::try_from(undo.data_bytes.get()).map_err(|_| wrong("UNDO record has a negative length"))?;
+        let len =
+            usize::try_from(undo.data_bytes.get()).map_err(|_| wrong("UNDO record has a negative length"))?;
         let data = rest.get(..len).ok_or(wrong("UNDO record is shorter than its data"))?;
         if target.in_buffer() + len > BUFFER_SIZE {
             return Err(wrong("UNDO record crosses a buffer"));
         }
         match target.zone() {
-            Zone::RAW_VOLUME if target.byte() < BUFFER_SIZE as u64 && media.volume(target.volume()).is_some() => {}
+            Zone::RAW_VOLUME
+                if target.byte() < BUFFER_SIZE as u64 && media.volume(target.volume()).is_some() => {}
             Zone::RAW_BUFFER => {
                 media.buffer(target, Structure::Fifo)?;
             }

@@ -126,5 +126,8 @@ fn bytes_are_handed_out_where_the_cache_holds_them() {
     };
     let (first, second) = (addresses(&mut w), addresses(&mut w));
     assert_eq!(first, second);
-    assert!(first.iter().all(|(at, len)| at % 4096 == 0 && *len == 16384), "whole pages, aligned for a device");
+    assert!(
+        first.iter().all(|(at, len)| at % 4096 == 0 && *len == 16384),
+        "whole pages, aligned for a device"
+    );
 }

@@ -93,7 +93,12 @@ fn tree(
     Ok(())
 }
 
-fn sha256(fs: &Hammer, node: NodeId, w: &mut ThreadWait, range: std::ops::Range<u64>) -> Result<(String, u64)> {
+fn sha256(
+    fs: &Hammer,
+    node: NodeId,
+    w: &mut ThreadWait,
+    range: std::ops::Range<u64>,
+) -> Result<(String, u64)> {
     let mut hash = Sha256::new();
     let len = range.end - range.start;
     let n = fs.read(&mut Call::new(w), node, range.start, len, &mut |bytes| {
@@ -150,7 +155,8 @@ fn describe(fs: &Hammer, path: &str, attr: &Attr, w: &mut ThreadWait) -> Result<
 fn btree_deep(golden: &Golden) -> Result<()> {
     let manifest = golden.manifest("btree-deep")?;
     let Listing::Compact(expected) = &manifest.files else { bail!("manifest without its list") };
-    let mut expected: std::collections::HashMap<_, _> = expected.iter().map(|(p, e)| (p.as_str(), e)).collect();
+    let mut expected: std::collections::HashMap<_, _> =
+        expected.iter().map(|(p, e)| (p.as_str(), e)).collect();
     let fs = mount(&golden.volumes("btree-deep")?)?;
     tree(&fs, "/", &mut |path, attr, w| {
         match expected.remove(path).with_context(|| format!("{path} is not in the manifest"))? {
@@ -183,7 +189,8 @@ fn hugefile(golden: &Golden) -> Result<()> {
         for read in reads {
             let path = format!("{root}{}", read.path);
             let attr = walk(&fs, &mut Call::new(&mut w), fs.root(), path.as_bytes(), &Walk::default())?;
-            let (hash, n) = sha256(&fs, attr.node, &mut w, read.read_offset..read.read_offset + read.requested)?;
+            let (hash, n) =
+                sha256(&fs, attr.node, &mut w, read.read_offset..read.read_offset + read.requested)?;
             ensure!((n, &hash) == (read.returned, &read.sha256), "{path} at {}: {n} bytes", read.read_offset);
         }
     }
@@ -241,7 +248,8 @@ fn pfs_and_snapshots(golden: &Golden) -> Result<()> {
     let fs = mount(&golden.volumes("pfs")?)?;
     let mut w = ThreadWait::new();
     let all = fs.pseudo_file_systems(&mut w)?;
-    let ids: Vec<_> = all.iter().map(|p| (p.id, p.is_slave(), String::from_utf8_lossy(p.label()).into_owned())).collect();
+    let ids: Vec<_> =
+        all.iter().map(|p| (p.id, p.is_slave(), String::from_utf8_lossy(p.label()).into_owned())).collect();
     let expected = [
         (0, false, "PFS"),
         (1, false, "master pfs"),

@@ -194,8 +194,13 @@ impl Key {
     pub const BEGIN: Self =
         Self { localization: 0, obj_id: i64::MIN, rec_type: 0, key: i64::MIN, create_tid: Tid::MIN };
     /// The right bound of the whole tree.
-    pub const END: Self =
-        Self { localization: u32::MAX, obj_id: i64::MAX, rec_type: u16::MAX, key: i64::MAX, create_tid: Tid::MAX };
+    pub const END: Self = Self {
+        localization: u32::MAX,
+        obj_id: i64::MAX,
+        rec_type: u16::MAX,
+        key: i64::MAX,
+        create_tid: Tid::MAX,
+    };
 
     /// This key, at another creation.
     pub const fn at(self, create_tid: Tid) -> Self {

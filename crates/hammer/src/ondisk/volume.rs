@@ -70,7 +70,7 @@ pub struct VolumeHeader {
     pub vol0_reserved03: U64,
     /// Where each zone's allocator stands.
     pub vol0_blockmap: [BlockmapEntry; 16],
-    /// Addresses of the FIFO's big-blocks, unused ones zero.
+    /// Addresses of the FIFO's big-blocks; unused ones are all ones, or zero.
     pub vol0_undo_array: [U64; UNDO_BLOCKS],
 }
 

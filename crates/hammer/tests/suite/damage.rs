@@ -137,7 +137,10 @@ fn mount_errors_name_the_volume_and_the_fault() {
         refusal(flat(), Damage::Truncated { volume: 0, size: 1000 }),
         M::TooSmall { index: 0, bytes: 512, needed: 16384 }
     ));
-    assert_eq!(refusal(flat(), Damage::Signature { volume: 0, signature: 5 }), M::NotHammer { index: 0, found: 5 });
+    assert_eq!(
+        refusal(flat(), Damage::Signature { volume: 0, signature: 5 }),
+        M::NotHammer { index: 0, found: 5 }
+    );
     let swapped = 0xc841_4d4d_c552_3031_u64.swap_bytes();
     let signature = Damage::Signature { volume: 1, signature: swapped };
     assert_eq!(refusal(two_volumes(), signature), M::ByteOrder { index: 1 });
@@ -150,7 +153,10 @@ fn mount_errors_name_the_volume_and_the_fault() {
     root_only_missing.volumes.remove(0);
     Damage::VolumeCount(1).apply(&mut root_only_missing, Seal::Fresh).unwrap();
     assert_eq!(mount(&root_only_missing).err(), Some(M::NoRootVolume));
-    assert_eq!(Hammer::mount(&[], MountOptions::default(), &mut ThreadWait::new()).err(), Some(M::VolumeCount { given: 0 }));
+    assert_eq!(
+        Hammer::mount(&[], MountOptions::default(), &mut ThreadWait::new()).err(),
+        Some(M::VolumeCount { given: 0 })
+    );
 }
 
 #[test]

@@ -169,7 +169,13 @@ fn extensions_lead_to_the_past_from_every_place_in_a_path() {
     let content = |path: &str| stat(&fs, path).and_then(|a| read(&fs, a.node, a.size));
     let t = format!("@@{first}");
     assert_eq!(content("/d/f").unwrap(), b"new");
-    for path in [format!("/{t}/d/f"), format!("/d{t}/f"), format!("/d/{t}/f"), format!("/d/f{t}"), format!("/{t}:00000/d/f")] {
+    for path in [
+        format!("/{t}/d/f"),
+        format!("/d{t}/f"),
+        format!("/d/{t}/f"),
+        format!("/d/f{t}"),
+        format!("/{t}:00000/d/f"),
+    ] {
         assert_eq!(content(&path).unwrap(), b"old", "{path}");
     }
     assert_eq!(content(&format!("/d/gone{t}")).unwrap(), b"gone");
@@ -244,7 +250,10 @@ fn pseudo_file_systems_have_roots_of_their_own() {
     assert_eq!(tree(&fs, "/@@-1:00001").unwrap()["/nested"], Found::Symlink(b"@@PFS00001".to_vec()));
     let mut w = ThreadWait::new();
     let all = fs.pseudo_file_systems(&mut w).unwrap();
-    assert_eq!(all.iter().map(|p| (p.id, p.is_slave())).collect::<Vec<_>>(), [(0, false), (1, false), (2, true)]);
+    assert_eq!(
+        all.iter().map(|p| (p.id, p.is_slave())).collect::<Vec<_>>(),
+        [(0, false), (1, false), (2, true)]
+    );
     assert_ne!(stat(&fs, "/pfs1/inside").unwrap().fsid, stat(&fs, "/").unwrap().fsid);
 }
 
@@ -274,7 +283,8 @@ fn listing_goes_on_at_any_cookie() {
         cookie = next;
         one_by_one.push(name);
     }
-    let listed: Vec<_> = [".", ".."].into_iter().map(String::from).chain(all.into_iter().map(|(n, _)| n)).collect();
+    let listed: Vec<_> =
+        [".", ".."].into_iter().map(String::from).chain(all.into_iter().map(|(n, _)| n)).collect();
     assert_eq!(one_by_one, listed);
 }
 
@@ -284,7 +294,9 @@ fn an_entry_without_its_inode_is_listed_and_looks_like_nothing() {
     let root = fs.root();
     let file = fs.file(root, "orphan", Content::bytes("x"));
     fs.commit();
-    fs.records_mut().filter(|r| r.key.obj_id == file.id && r.key.rec_type == 1).for_each(|r| r.key.obj_id += 1 << 40);
+    fs.records_mut()
+        .filter(|r| r.key.obj_id == file.id && r.key.rec_type == 1)
+        .for_each(|r| r.key.obj_id += 1 << 40);
     let fs = mount(&fs.finish().unwrap()).unwrap();
     let attr = stat(&fs, "/orphan").unwrap();
     assert_eq!((attr.kind, attr.mode, attr.nlink, attr.size), (Kind::Fifo, 0, 0, 0));
@@ -312,8 +324,8 @@ fn several_threads_share_a_small_cache_and_a_queueing_disk() {
             let (fs, device, sound) = (&fs, &device, &sound);
             scope.spawn(move || {
                 let mut poll = || {
-        device.poll();
-    };
+                    device.poll();
+                };
                 let mut w = SpinWait::new(&mut poll);
                 for n in (0..8).cycle().skip(t).take(8) {
                     let Found::File(bytes) = &sound[&format!("/f{n}")] else { unreachable!() };
