@@ -163,7 +163,7 @@ impl Limits {
             Op::WriteZeroes if self.write_zeroes.is_none() => return Err(Failure::Unsupported),
             _ => {}
         }
-        if job.is_fua() && self.fua == Fua::Unsupported {
+        if op.is_write() && job.is_fua() && self.fua == Fua::Unsupported {
             return Err(Failure::Unsupported);
         }
         self.admit_range(job)?;

@@ -106,7 +106,6 @@ pub struct BioError {
     pub offset: u64,
     /// How much, in bytes.
     pub len: u64,
-    /// Why it failed.
-    #[source]
+    /// Why it failed. Part of the message, so it is not the error's source too.
     pub failure: Failure,
 }

@@ -9,7 +9,7 @@ use dfly_bio::*;
 use dfly_hal::{Clock, Instant};
 use proptest::prelude::*;
 
-use crate::common::{Held, pattern, polling};
+use crate::common::{Held, cases, pattern, polling};
 
 /// A clock that a test sets.
 #[derive(Default)]
@@ -275,7 +275,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 300 }, ..Default::default() })]
+    #![proptest_config(cases(300, 3))]
 
     /// The model keeps, for each block, the set of values that a cut may leave.
     #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicPtr;
 
 use dfly_bio::*;
 use dfly_hal::SpinWait;
+use proptest::prelude::ProptestConfig;
 
 /// A waiter that polls `dev` between two looks.
 pub(crate) fn polling<R>(dev: &dyn BlockDevice, f: impl FnOnce(&mut SpinWait<'_>) -> R) -> R {
@@ -12,6 +13,15 @@ pub(crate) fn polling<R>(dev: &dyn BlockDevice, f: impl FnOnce(&mut SpinWait<'_>
         dev.poll();
     };
     f(&mut SpinWait::new(&mut poll))
+}
+
+/// So many cases, and so many under Miri, which is slow and has no files to keep failures in.
+pub(crate) fn cases(cases: u32, in_miri: u32) -> ProptestConfig {
+    if cfg!(miri) {
+        ProptestConfig { cases: in_miri, failure_persistence: None, ..Default::default() }
+    } else {
+        ProptestConfig { cases, ..Default::default() }
+    }
 }
 
 /// Bytes that differ from block to block.

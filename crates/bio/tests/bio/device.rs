@@ -64,6 +64,7 @@ fn errors_name_operation_offset_and_length() {
 
 #[cfg(all(feature = "std", unix))]
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no files here")]
 fn a_file_is_a_disk() {
     use std::io::Write;
     let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -3,7 +3,7 @@
 use dfly_bio::*;
 use proptest::prelude::*;
 
-use crate::common::for_ever;
+use crate::common::{cases, for_ever};
 
 fn job_of(op: u8, at: u64, len: u64) -> BioJob {
     let mut bio = Bio::new();
@@ -45,7 +45,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 2000 }, ..Default::default() })]
+    #![proptest_config(cases(2000, 4))]
 
     /// Overflow would panic here: tests check arithmetic.
     #[test]

@@ -100,6 +100,19 @@ fn handles_of_a_page_go_on_many_threads() {
     p.get_mut().unwrap()[0] = 1;
 }
 
+/// Without the release of the last reader's drop, or the acquire of `get_mut`, Miri sees a race here.
+#[test]
+fn a_page_is_written_when_its_last_reader_is_gone() {
+    let mut p = page(64, 6);
+    let frozen = p.freeze();
+    let reader = std::thread::spawn(move || frozen.iter().map(|&b| u32::from(b)).sum::<u32>());
+    while p.get_mut().is_none() {
+        std::thread::yield_now();
+    }
+    p.get_mut().unwrap().fill(1);
+    assert_eq!(reader.join().unwrap(), 64 * 6);
+}
+
 #[test]
 fn a_scatter_list_has_the_room_it_was_made_with() {
     let mut list = BufVec::with_capacity(2).unwrap();

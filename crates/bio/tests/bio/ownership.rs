@@ -16,6 +16,27 @@ fn read_of(len: usize) -> Bio {
 }
 
 #[test]
+fn everything_may_change_threads_and_a_request_is_one_pointer() {
+    fn shared<T: Send + Sync>() {}
+    shared::<(Bio, BioJob, JobList, BioPool, PendingBio, Carver)>();
+    shared::<(Buf, SharedBuf, Frozen, Payload, Limits)>();
+    shared::<(MemDisk, Split<MemDisk>, Tracer<MemDisk>, FaultInjector<MemDisk>, PowerCut<MemDisk>)>();
+    assert_eq!(size_of::<Option<BioJob>>(), size_of::<usize>());
+}
+
+#[test]
+fn a_request_is_awaited() {
+    let disk = MemDisk::from_bytes(512, &[3; 1024]).unwrap().completing(Completion::Queued);
+    let read_both = async {
+        let (first, second) = (read_of(512).start(&disk), read_of(1024).start(&disk));
+        (first.await, second.await)
+    };
+    let (first, second) = crate::common::polling(&disk, |w| block_on(w, read_both, None)).unwrap();
+    assert_eq!((first.result(), second.result()), (Ok(()), Ok(())));
+    assert!(first.bytes().chain(second.bytes()).flatten().all(|&b| b == 3));
+}
+
+#[test]
 fn a_job_that_a_device_drops_wakes_its_waiter_as_orphaned() {
     struct Careless;
     impl BlockDevice for Careless {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfly_bio::*;
 use proptest::prelude::*;
 
-use crate::common::{Held, Spy, page, pattern, polling};
+use crate::common::{Held, Spy, cases, page, pattern, polling};
 
 /// Several buffers of these sizes.
 fn scattered(sizes: &[usize]) -> BufVec {
@@ -24,7 +24,7 @@ fn fill(list: &mut BufVec, bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 6 } else { 400 }, ..Default::default() })]
+    #![proptest_config(cases(400, 6))]
 
     /// A disk behind a splitter reads and writes as an array of bytes does.
     #[test]
