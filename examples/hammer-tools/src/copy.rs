@@ -81,6 +81,13 @@ enum Directory {
     Missing,
 }
 
+/// How a file came to the host.
+enum Put {
+    Copied,
+    /// As one more name of a copy.
+    Linked,
+}
+
 impl Copy {
     /// Copies everything. Returns whether nothing was left out.
     fn tree(&mut self, disk: &mut Disk, source: Attr, target: &Path) -> bool {
@@ -140,15 +147,6 @@ impl Copy {
 
     fn node(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<()> {
         self.bar.set_message(printable(to.as_os_str().as_bytes()));
-        let first = self.linked.get(&attr.node).cloned();
-        let put = |copy: &mut Self, disk: &mut Disk, to: &Path| match (attr.kind, &first) {
-            (Kind::Regular, Some(first)) => Ok(fs::hard_link(first, to)?),
-            (Kind::Regular, None) => copy.file(disk, attr, to),
-            (_, _) => {
-                let target = disk.readlink(attr.node)?;
-                Ok(symlink(OsStr::from_bytes(&target), to)?)
-            }
-        };
         if !matches!(attr.kind, Kind::Regular | Kind::Symlink) {
             let what = crate::text::kind(attr.kind);
             let notice = anyhow::anyhow!("left out: neither file nor directory nor link ({what})");
@@ -156,20 +154,42 @@ impl Copy {
             return Ok(());
         }
         let done = match self.existing {
-            Existing::Keep => put(self, disk, to),
+            Existing::Keep => self.put(disk, attr, to),
             // What is to be replaced stays until all of the new file is there.
             Existing::Replace => {
                 let beside = to.with_file_name(format!(".hammer-cp-out.{}", std::process::id()));
-                let done = put(self, disk, &beside).and_then(|()| Ok(fs::rename(&beside, to)?));
-                // A rename between two names of one file does nothing, and leaves both.
-                let _ = fs::remove_file(&beside);
-                done
+                self.put(disk, attr, &beside).and_then(|put| {
+                    let renamed = fs::rename(&beside, to);
+                    // A rename between two names of one file does nothing, and leaves both.
+                    let _ = fs::remove_file(&beside);
+                    renamed.map(|()| put).map_err(Into::into)
+                })
             }
         };
-        if done.is_ok() && attr.kind == Kind::Regular && attr.nlink > 1 {
-            self.linked.entry(attr.node).or_insert_with(|| to.into());
+        if let Ok(Put::Copied) = done
+            && attr.kind == Kind::Regular
+            && attr.nlink > 1
+        {
+            self.linked.insert(attr.node, to.into());
         }
-        done.with_context(|| to.display().to_string())
+        done.map(drop).with_context(|| to.display().to_string())
+    }
+
+    /// Puts a file or a link where nothing is yet.
+    fn put(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<Put> {
+        if attr.kind == Kind::Symlink {
+            let target = disk.readlink(attr.node)?;
+            symlink(OsStr::from_bytes(&target), to)?;
+            return Ok(Put::Copied);
+        }
+        match self.linked.get(&attr.node).map(|first| fs::hard_link(first, to)) {
+            Some(Ok(())) => return Ok(Put::Linked),
+            Some(Err(e)) if e.kind() == io::ErrorKind::AlreadyExists => return Err(e.into()),
+            // The host allows fewer names of one file, or none: another copy is made, and gets the names that follow.
+            Some(Err(_)) | None => {}
+        }
+        self.file(disk, attr, to)?;
+        Ok(Put::Copied)
     }
 
     /// Copies a file's bytes to a file that is not there yet. What is a hole stays one.

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         suite.test("history lists the transactions of the manifest", history);
         suite.test("cp-out copies what the manifest lists", cp_out);
         suite.test("cp-out keeps holes", cp_out_keeps_holes);
+        suite.test("cp-out joins thousands of names of one file", cp_out_of_btree_deep);
         suite.test("an older view is copied as it was", cp_out_of_an_older_view);
     })
 }
@@ -241,6 +242,18 @@ fn cp_out_keeps_holes(golden: &Golden) -> Result<()> {
     let found = std::fs::metadata(&target)?;
     ensure!(found.len() == file.size && found.blocks() * 512 < found.len() / 2, "{} blocks", found.blocks());
     ensure!(Some(sha256(&std::fs::read(&target)?)) == file.sha256);
+    Ok(())
+}
+
+fn cp_out_of_btree_deep(golden: &Golden) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let target = folder.path().join("copy");
+    stdout(golden, "btree-deep", &["cp-out"], &["/d00", target.to_str().context("a plain name")?])?;
+    let Listing::Compact(expected) = golden.manifest("btree-deep")?.files else {
+        anyhow::bail!("no compact list")
+    };
+    let expected = expected.iter().filter(|(path, _)| path.starts_with("/d00/")).count();
+    ensure!(expected > 1000 && std::fs::read_dir(&target)?.count() == expected);
     Ok(())
 }
 
