@@ -248,12 +248,15 @@ fn cp_out_keeps_holes(golden: &Golden) -> Result<()> {
 fn cp_out_of_btree_deep(golden: &Golden) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let target = folder.path().join("copy");
-    stdout(golden, "btree-deep", &["cp-out"], &["/d00", target.to_str().context("a plain name")?])?;
+    stdout(golden, "btree-deep", &["cp-out"], &["/", target.to_str().context("a plain name")?])?;
     let Listing::Compact(expected) = golden.manifest("btree-deep")?.files else {
         anyhow::bail!("no compact list")
     };
-    let expected = expected.iter().filter(|(path, _)| path.starts_with("/d00/")).count();
-    ensure!(expected > 1000 && std::fs::read_dir(&target)?.count() == expected);
+    // More names than some file systems of hosts let one file have: there it becomes several.
+    for (path, entry) in expected.iter().filter(|(path, _)| path != "/") {
+        let found = std::fs::symlink_metadata(target.join(path.trim_start_matches('/')))?;
+        ensure!(found.is_dir() == matches!(entry, CompactEntry::Directory { .. }), "{path}");
+    }
     Ok(())
 }
 
