@@ -105,6 +105,6 @@ pub use wait::ThreadWait;
 pub use wait::{SpinWait, TimedOut, Wait, block_on};
 
 /// The example of the README is a test.
-#[cfg(all(doctest, feature = "fake"))]
+#[cfg(all(doctest, feature = "fake", feature = "conformance"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
