@@ -1,7 +1,7 @@
 //! A machine for tests, which looks for the mistakes that a real one forgives (feature `fake`).
 //!
-//! - Every mapping has device addresses of its own, used for nothing else before or after, with a page between it and
-//!   its neighbours. Where the constraints allow it, each page of a buffer is at a place of its own.
+//! - Every mapping has device addresses of its own, not used before (until they run out, which for a device that reaches
+//!   4 GiB takes a while), with a page between it and its neighbours. Where the constraints allow it, each page of a buffer is at a place of its own.
 //! - Every mapped buffer is a copy. So a missing `unmap`, `sync_for_cpu` or `sync_for_device` shows, and so does whoever
 //!   uses a buffer that is lent.
 //! - A mapping that the device only writes begins as [`FRESH`]: who trusts bytes that the device did not write, sees them.

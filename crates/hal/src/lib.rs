@@ -60,14 +60,17 @@
 //!
 //! | part | needs `alloc`? | may block? | from an interrupt? | stack |
 //! |---|---|---|---|---|
-//! | [`regs`], [`Reg::poll_until`](regs::Reg::poll_until) | no | only `poll_until` | yes, except `poll_until` | < 200 B |
-//! | [`dma`]: `map`, `sync`, `unmap`, [`Coherent`](dma::Coherent) access | no | no | `Coherent` access and barriers only | < 500 B |
-//! | [`dma`]: `alloc_coherent`, [`Bounce::new`](dma::Bounce::new) | yes | no | no | < 500 B |
+//! | [`regs`], [`Reg::poll_until`](regs::Reg::poll_until) | no | only `poll_until` | yes, except `poll_until` | small |
+//! | [`dma`]: `map`, `sync`, `unmap` | no | no | no | small |
+//! | [`dma`]: [`Coherent`](dma::Coherent) access, barriers | no | no | yes | one element |
+//! | [`dma`]: `alloc_coherent`, [`Bounce::new`](dma::Bounce::new) | yes | no | no | small |
 //! | [`Clock`], [`Cpus`] | no | no | yes | implementation |
-//! | [`sync::Lock`] | no | spins | no | < 100 B |
-//! | [`sync::WaitLock`] | no | `lock`, `lock_until` | no | < 500 B, waiter's own included |
-//! | [`Wait`], [`block_on`] | no (making a `ThreadWait`: yes) | yes | no | < 200 B, and the future |
-//! | `host`, `fake`, `conformance` | yes | as the trait | no | a few KiB |
+//! | [`sync::Lock`] | no | spins | no | small |
+//! | [`sync::WaitLock`] | no | `lock`, `lock_until` | no | small, a node of some 5 words while it waits |
+//! | [`Wait`], [`block_on`] | no (making a `ThreadWait`: yes) | yes | no | the future |
+//! | `host`, `fake`, `conformance` | yes | as the trait | no | some hundred bytes |
+//!
+//! Nothing recurses, and nothing puts a buffer on the stack.
 //!
 //! # Features
 //!
