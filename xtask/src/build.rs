@@ -49,6 +49,9 @@ pub(crate) fn bare(project: &Project) -> Result<()> {
 
 pub(crate) fn bench(project: &Project, quick: bool) -> Result<()> {
     toolchain::program("mkfs.ext4", "e2fsprogs")?;
-    let quick = if quick { "-- --quick" } else { "" };
-    project.cargo(&format!("run --release -p dfly-bench {quick}")).run()
+    if quick {
+        return project.cargo("run --release -p dfly-bench -- --quick").run();
+    }
+    project.cargo("run --release -p dfly-bench").run()?;
+    project.cargo("bench -p dfly-bio --bench request").run()
 }

@@ -32,7 +32,6 @@ pub(crate) enum Bar {
     /// Our time is at most this many times the peer's.
     TimeAtMost(f64),
     /// Our speed is at least this many times the peer's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the read group's own side is not there yet"))]
     SpeedAtLeast(f64),
     /// Nothing: the ratio is for information.
     None,
