@@ -208,11 +208,11 @@ impl Body for BioBody {
     fn pop_hook(&mut self) -> Option<HookRef<Self>> {
         while let Some(top) = self.depth.checked_sub(1) {
             self.depth = top;
-            let frame = self.frames.get_mut(usize::from(top)).map(core::mem::take).unwrap_or_default();
+            let frame = self.frames.get_mut(usize::from(top))?;
             self.offset = frame.offset;
             self.cookie = frame.cookie;
-            if frame.hook.is_some() {
-                return frame.hook;
+            if let Some(hook) = frame.hook.take() {
+                return Some(hook);
             }
         }
         None
