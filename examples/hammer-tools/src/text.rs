@@ -86,7 +86,7 @@ pub(crate) const fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// File flags by the names that chflags(1) takes, `-` for none; bits without a name in hexadecimal.
+/// File flags by short names after those of chflags(1), `-` for none; bits without a name in hexadecimal.
 pub(crate) fn flags(flags: FileFlags) -> String {
     const NAMES: [(FileFlags, &str); 15] = [
         (FileFlags::SF_ARCHIVED, "arch"),
@@ -94,7 +94,7 @@ pub(crate) fn flags(flags: FileFlags) -> String {
         (FileFlags::SF_APPEND, "sappnd"),
         (FileFlags::SF_NOUNLINK, "sunlnk"),
         (FileFlags::SF_NOHISTORY, "snohistory"),
-        (FileFlags::SF_NOCACHE, "snocache"),
+        (FileFlags::SF_NOCACHE, "noscache"),
         (FileFlags::SF_XLINK, "sxlink"),
         (FileFlags::UF_NODUMP, "nodump"),
         (FileFlags::UF_IMMUTABLE, "uchg"),
