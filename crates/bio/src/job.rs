@@ -35,7 +35,8 @@ impl BioJob {
         self.body().offset
     }
 
-    /// How much, in bytes. For reads and writes this is what the segments add up to.
+    /// How much, in bytes. For reads and writes that [`Limits::admit_range`](crate::Limits::admit_range) lets pass, this
+    /// is what the segments add up to.
     pub fn len(&self) -> u64 {
         self.body().len
     }

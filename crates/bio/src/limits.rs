@@ -155,7 +155,7 @@ impl Limits {
     /// Whether the device can do `job` if it may split it.
     ///
     /// # Errors
-    /// [`Failure::Unsupported`], [`Failure::WriteProtected`], [`Failure::Misaligned`], [`Failure::OutOfRange`].
+    /// [`Failure::Unsupported`], [`Failure::Misaligned`], and those of [`Self::admit_range`].
     pub fn admit(&self, job: &BioJob) -> Status {
         let op = job.op();
         match op {
@@ -182,10 +182,14 @@ impl Limits {
     /// that leaves the rest to the device below.
     ///
     /// # Errors
-    /// [`Failure::WriteProtected`], [`Failure::OutOfRange`].
+    /// [`Failure::WriteProtected`], [`Failure::OutOfRange`]; [`Failure::NoMemory`] if the originator sent a read or a
+    /// write again after it had taken the memory out.
     pub fn admit_range(&self, job: &BioJob) -> Status {
         if job.op().is_write() && self.access == Access::ReadOnly {
             return Err(Failure::WriteProtected);
+        }
+        if job.op().has_data() && job.data().remaining() as u64 != job.len() {
+            return Err(Failure::NoMemory);
         }
         match job.offset().checked_add(job.len()) {
             Some(end) if end <= self.bytes() => Ok(()),

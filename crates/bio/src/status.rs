@@ -52,7 +52,7 @@ pub enum Failure {
     /// More layers remapped the request than it has frames for ([`MAX_DEPTH`](crate::MAX_DEPTH)).
     #[error("too many layers of devices")]
     TooDeep,
-    /// Memory that setting up the request needed could not be had.
+    /// Memory that the request needs could not be had, or was taken out of it before it was sent.
     #[error("out of memory")]
     NoMemory,
     /// The device reported an error of none of these kinds.

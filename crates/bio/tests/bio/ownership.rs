@@ -309,6 +309,19 @@ fn a_lost_child_loses_the_memory_of_its_parent_whatever_a_hook_says() {
 }
 
 #[test]
+fn a_request_sent_again_without_its_memory_is_no_success() {
+    let disk = MemDisk::new(512, 8);
+    let mut bio = Bio::new();
+    bio.write(0, Buf::alloc(512, 1).unwrap());
+    let mut bio = bio.start(&disk).try_take().unwrap();
+    bio = bio.start(&disk).try_take().unwrap();
+    assert_eq!(bio.status(), Ok(()), "again, with its memory: fine");
+    drop(bio.take());
+    let part = Partition::new(&disk, 0, 512).unwrap();
+    assert_eq!(bio.start(&part).try_take().unwrap().status(), Err(Failure::NoMemory));
+}
+
+#[test]
 fn readers_go_on_while_a_page_is_written_back() {
     let held = Held::default();
     let mut p = page(512, 1);
