@@ -1,6 +1,6 @@
 //! The two checksums of the disk: CRC-32 up to version 6, CRC-32C from version 7 on.
 //!
-//! Under `std` a vectorised library does the work; on bare targets a table of 16 KiB (16 bytes a step). The hash of
+//! Under `std` vectorised libraries do the work; on bare targets a table of 16 KiB (16 bytes a step). The hash of
 //! file names is always the plain CRC-32, whatever the version.
 
 use crate::ondisk::VERSION_CRC32C;
@@ -89,33 +89,44 @@ impl Digest {
 #[cfg(feature = "std")]
 mod engine {
     use super::Flavor;
-    use crc_fast::{CrcAlgorithm, crc32_iscsi, crc32_iso_hdlc};
+    use crc_fast::{CrcAlgorithm, crc32_iscsi};
+
+    // Each polynomial by the library that is fastest at it.
 
     pub(super) fn iso(data: &[u8]) -> u32 {
-        crc32_iso_hdlc(data)
+        crc32fast::hash(data)
     }
 
     pub(super) fn iscsi(data: &[u8]) -> u32 {
         crc32_iscsi(data)
     }
 
-    pub(super) struct Digest(crc_fast::Digest);
+    pub(super) enum Digest {
+        Iso(crc32fast::Hasher),
+        Iscsi(crc_fast::Digest),
+    }
 
     impl Digest {
         pub(super) fn new(flavor: Flavor) -> Self {
-            Self(crc_fast::Digest::new(match flavor {
-                Flavor::Iso => CrcAlgorithm::Crc32IsoHdlc,
-                Flavor::Iscsi => CrcAlgorithm::Crc32Iscsi,
-            }))
+            match flavor {
+                Flavor::Iso => Self::Iso(crc32fast::Hasher::new()),
+                Flavor::Iscsi => Self::Iscsi(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi)),
+            }
         }
 
         pub(super) fn update(&mut self, data: &[u8]) {
-            self.0.update(data);
+            match self {
+                Self::Iso(d) => d.update(data),
+                Self::Iscsi(d) => d.update(data),
+            }
         }
 
         pub(super) fn finish(self) -> u32 {
-            // A 32-bit algorithm answers in the low half.
-            self.0.finalize() as u32
+            match self {
+                Self::Iso(d) => d.finalize(),
+                // A 32-bit algorithm answers in the low half.
+                Self::Iscsi(d) => d.finalize() as u32,
+            }
         }
     }
 }
