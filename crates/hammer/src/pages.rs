@@ -104,7 +104,8 @@ impl Pages {
         let n = capacity as usize;
         let no_memory = |_| Error::NoMemory;
         let mut resident = HashMap::new();
-        resident.try_reserve(n).map_err(|_| Error::NoMemory)?;
+        // Twice as much: a table that is more than half full grows when its removed entries have used up the rest.
+        resident.try_reserve(n.saturating_mul(2)).map_err(|_| Error::NoMemory)?;
         let (mut frames, mut vacant, mut verified) = (Vec::new(), Vec::new(), Vec::new());
         let (mut probation, mut kept) = (VecDeque::new(), VecDeque::new());
         probation.try_reserve_exact(n).map_err(no_memory)?;
@@ -168,7 +169,10 @@ impl Pages {
 
     /// Makes what was read the page at `at`. Where another thread was faster, its page is returned.
     pub(crate) fn fill(&self, frame: u32, at: Offset, memory: Buf) -> Result<Page, Error> {
-        let memory = memory.into_shared().map_err(|_| Error::NoMemory)?;
+        let Some(memory) = as_page(memory) else {
+            self.give_back(frame, None);
+            return Err(Error::NoMemory);
+        };
         let mut inner = self.inner.lock();
         if let Some(page) = inner.page(at) {
             inner.store(frame, None, memory);
@@ -182,7 +186,7 @@ impl Pages {
 
     /// Returns a frame unused; without its memory if that was lost.
     pub(crate) fn give_back(&self, frame: u32, memory: Option<Buf>) {
-        let memory = memory.and_then(|m| m.into_shared().ok());
+        let memory = memory.and_then(as_page);
         let mut inner = self.inner.lock();
         match memory {
             Some(memory) => inner.store(frame, None, memory),
@@ -231,6 +235,11 @@ impl Pages {
             v.record.store(mark, Ordering::Relaxed);
         }
     }
+}
+
+/// What came back from a device, if it is the memory of a page. A device could have put other memory into the request.
+fn as_page(memory: Buf) -> Option<SharedBuf> {
+    memory.into_shared().ok().filter(|m| m.len() == BUFFER_SIZE)
 }
 
 fn node_bit(at: Offset) -> u8 {
@@ -389,6 +398,30 @@ mod tests {
         let page = load(&pages, 1);
         assert!(!pages.node_is_verified(&page, at(0)));
         assert!(!pages.record_is_verified(core::slice::from_ref(&page), mark));
+    }
+
+    #[test]
+    fn other_memory_is_no_page_and_its_frame_is_not_lost() {
+        let pages = Pages::new(1).unwrap();
+        for other in [
+            Buf::alloc(BUFFER_SIZE, NODE_SIZE).unwrap(),
+            SharedBuf::alloc(NODE_SIZE, NODE_SIZE).unwrap().try_into_buf().unwrap(),
+        ] {
+            let (frame, _) = pages.take_frame().unwrap();
+            assert_eq!(pages.fill(frame, at(0), other).err(), Some(Error::NoMemory));
+            assert_eq!(pages.stats().resident_pages, 0);
+        }
+        assert_eq!(load(&pages, 3).bytes()[0], 3);
+    }
+
+    #[test]
+    fn the_table_never_grows() {
+        let pages = Pages::new(448).unwrap();
+        let before = pages.inner.lock().resident.allocation_size();
+        for n in 0..20_000 {
+            load(&pages, n * 37);
+        }
+        assert_eq!(pages.inner.lock().resident.allocation_size(), before);
     }
 
     #[test]
