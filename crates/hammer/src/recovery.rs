@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::error::{Error, Structure};
 use crate::media::{Media, Page};
 use crate::ondisk::fifo::{
-    ALIGN, FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, RedoHead, SECTOR, TAIL_SIGNATURE, TYPE_DUMMY,
-    TYPE_PAD, TYPE_REDO, TYPE_UNDO, UndoHead,
+    ALIGN, FifoHead, FifoTail, HEAD_SIGNATURE, REDO_SYNC, RedoHead, SECTOR, TAIL_SIGNATURE, TYPE_PAD,
+    TYPE_REDO, TYPE_UNDO, UndoHead,
 };
 use crate::ondisk::volume::{UNDO_BLOCKS, VolumeHeader};
 use crate::ondisk::{BIG_BLOCK_SIZE, BUFFER_SIZE, Offset, VERSION_FIFO_SEQ, Zone};
@@ -100,6 +100,7 @@ pub(crate) fn recover(media: &Media, w: &mut dyn Wait) -> Result<(Overlay, Volum
                 found.redo_records += 1;
                 found.redo_pending |= record.redo()?.flags.get() & REDO_SYNC != 0;
             }
+            // Fillers, and what no version writes: the checksum was right, so it counts in the sequence.
             _ => {}
         }
     }
@@ -323,9 +324,6 @@ impl Record {
                 .checksum()
                 .matching(stored, |flavor| flavor.of(before) ^ flavor.of(after))
                 .ok_or(Error::Checksum { structure: Structure::Fifo, at, stored })?;
-        }
-        if !matches!(record_type, TYPE_PAD | TYPE_DUMMY | TYPE_UNDO | TYPE_REDO) {
-            return Err(wrong("record has an unknown type"));
         }
         Ok(Self { page, at, start, size, head })
     }
