@@ -26,21 +26,12 @@ pub(crate) fn open_volumes(
     }
     let mut volumes: Vec<Option<Volume>> = Vec::new();
     volumes.resize_with(MAX_VOLUMES, || None);
-    let mut first: Option<VolumeHeader> = None;
+    let mut fsid = None;
     for (index, device) in devices.iter().enumerate() {
         let volume = open_volume(index, device.clone(), w)?;
         let header = &volume.header;
-        let leader = first.get_or_insert_with(|| header.clone());
-        if header.vol_fsid != leader.vol_fsid {
+        if header.vol_fsid != *fsid.get_or_insert(header.vol_fsid) {
             return Err(MountError::OtherFileSystem { index });
-        }
-        if header.vol_count.get() != leader.vol_count.get() {
-            let value = header.vol_count.get() as u64;
-            return Err(MountError::Header {
-                index,
-                what: "number of volumes (another header differs)",
-                value,
-            });
         }
         let number = header.vol_no.get();
         let slot = usize::try_from(number)
@@ -52,12 +43,13 @@ pub(crate) fn open_volumes(
         }
         *slot = Some(volume);
     }
-    let expected = first.map_or(0, |h| h.vol_count.get());
+    let root = volumes.get(ROOT_VOLUME).and_then(Option::as_ref).ok_or(MountError::NoRootVolume)?;
+    let header = root.header.clone();
+    // Only the root volume's count counts: a crash while a volume was being added or removed leaves others elsewhere.
+    let expected = header.vol_count.get();
     if usize::try_from(expected) != Ok(devices.len()) {
         return Err(MountError::Missing { expected, given: devices.len() });
     }
-    let root = volumes.get(ROOT_VOLUME).and_then(Option::as_ref).ok_or(MountError::NoRootVolume)?;
-    let header = root.header.clone();
     Ok((volumes, header))
 }
 
