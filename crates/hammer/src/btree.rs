@@ -75,7 +75,7 @@ impl NodeRef {
         }
         let right = next.base.key();
         let fits = |last: Key| if child.is_leaf() { last < right } else { last <= right };
-        if child.keys().last().is_some_and(|last| !fits(last)) {
+        if child.keys().next_back().is_some_and(|last| !fits(last)) {
             return Err(wrong("node ends right of its parent's bound"));
         }
         Ok(child)
@@ -232,7 +232,8 @@ impl<'m> Cursor<'m> {
 
 /// The version of the record `key` that a view as of `asof` shows.
 ///
-/// Versions of a record do not overlap in time, so the last one created by then is the only candidate.
+/// The last one created by then is nearly always the only candidate. But mirroring into a file system that was written
+/// to as well mixes the versions of two histories, and then an older one can outlive a younger.
 pub(crate) fn lookup(
     media: &Media,
     w: &mut dyn Wait,
@@ -241,7 +242,12 @@ pub(crate) fn lookup(
 ) -> Result<Option<Element>, Error> {
     // Behind the candidate: one past `asof`, or 0, which stands behind everything.
     let mut cursor = Cursor::seek(media, w, &key.at(Tid(asof.0.wrapping_add(1))))?;
-    Ok(cursor.prev(w)?.filter(|e| e.base.key().same_record(key) && e.base.visible_at(asof)))
+    while let Some(e) = cursor.prev(w)?.filter(|e| e.base.key().same_record(key)) {
+        if e.base.visible_at(asof) {
+            return Ok(Some(e));
+        }
+    }
+    Ok(None)
 }
 
 /// The records from one key to another, both included, that a view as of `asof` shows; in order.

@@ -29,7 +29,8 @@ impl Extension {
         let (view, rest) = if let Some(rest) = text.strip_prefix(b"-1") {
             (View::Current, rest)
         } else {
-            let (digits, rest) = text.strip_prefix(b"0x")?.split_at_checked(16)?;
+            let digits = text.strip_prefix(b"0x").or_else(|| text.strip_prefix(b"0X"))?;
+            let (digits, rest) = digits.split_at_checked(16)?;
             let tid = Tid(number(digits, 16)?);
             (if tid == Tid::ZERO { View::Current } else { View::AsOf(tid) }, rest)
         };
@@ -75,6 +76,7 @@ mod tests {
             ("-1:65535", now(Some(65535))),
             ("0x0000000000000000:00002", now(Some(2))),
             ("0xFFFFFFFFFFFFFFFF", e(u64::MAX, None)),
+            ("0X0000000100010030", e(0x1_0001_0030, None)),
             ("0x100010030", None),
             ("-1:7", None),
             ("-1:99999", None),

@@ -10,9 +10,9 @@ use crate::btree::Scan;
 use crate::error::{Error, Structure};
 use crate::media::{BATCH, Media, Page};
 use crate::object::Object;
+use crate::ondisk::BUFFER_SIZE;
 use crate::ondisk::node::Element;
 use crate::ondisk::record::RecType;
-use crate::ondisk::{BUFFER_SIZE, Offset};
 use crate::record::Extent;
 
 static ZEROS: [u8; BUFFER_SIZE] = [0; BUFFER_SIZE];
@@ -179,29 +179,24 @@ impl Sink<'_, '_> {
     }
 }
 
-/// The target of a symlink, in pieces. May block.
+/// The target of a symlink, in pieces; `None` if it is lost: a long one is not made durable together with its inode, so
+/// that a crash can part them. May block.
 pub(crate) fn readlink(
     media: &Media,
     w: &mut dyn Wait,
     link: &Object,
     mut out: impl FnMut(&[u8]),
-) -> Result<(), Error> {
+) -> Result<Option<()>, Error> {
     use crate::ondisk::record::{FIX_KEY_SYMLINK, SYMLINK_INLINE};
     let size = link.inode.size.get();
     if let Some(target) = usize::try_from(size).ok().and_then(|n| link.inode.symlink.get(..n))
         && size <= SYMLINK_INLINE as u64
     {
         out(target);
-        return Ok(());
+        return Ok(Some(()));
     }
     let key = link.id.misc_key(RecType::FIX, FIX_KEY_SYMLINK);
-    let at = Offset(link.id.obj_id as u64);
-    let e = crate::btree::lookup(media, w, &key, link.id.view.tid())?.ok_or(Error::corrupt(
-        Structure::Symlink,
-        at,
-        "symlink has no target",
-    ))?;
-    let record = crate::record::Record::load(media, w, &e)?;
-    record.slices().for_each(out);
-    Ok(())
+    let Some(e) = crate::btree::lookup(media, w, &key, link.id.view.tid())? else { return Ok(None) };
+    crate::record::Record::load(media, w, &e)?.slices().for_each(out);
+    Ok(Some(()))
 }

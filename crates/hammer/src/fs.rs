@@ -6,6 +6,7 @@ use core::ops::{ControlFlow, Range};
 
 use dfly_bio::BlockDevice;
 use dfly_hal::Wait;
+use dfly_hal::sync::atomic::{AtomicU64, Ordering};
 use dfly_vfs as vfs;
 use dfly_vfs::{Access, Attr, Call, Entry, Errno, Kind, MountFlags, Name, NodeId, OpenId, Opened, StatFs};
 
@@ -61,7 +62,10 @@ pub struct Hammer {
     recovery: Recovery,
     view: View,
     in_place_times: InPlaceTimes,
+    /// Device number of the root file system.
     fsid: u32,
+    /// See [`Self::fsid_of`].
+    last_fsid: AtomicU64,
 }
 
 impl Hammer {
@@ -84,11 +88,11 @@ impl Hammer {
             recovery = found;
         }
         let in_place_times = if recovery.crashed { InPlaceTimes::Untrusted } else { InPlaceTimes::Trusted };
-        let mut fs = Self { media, recovery, view: options.view, in_place_times, fsid: 0 };
+        let (view, last_fsid) = (options.view, AtomicU64::new(0));
+        let mut fs = Self { media, recovery, view, in_place_times, fsid: 0, last_fsid };
         // Proves that the tree can be entered.
         if options.recovery == RecoveryMode::InMemory {
-            let root = pfs::load(&fs.media, w, 0)?;
-            fs.fsid = root.map_or(0, |pfs| crate::crc::iso(&pfs.data.shared_uuid));
+            fs.fsid = fs.fsid_of(w, 0)?;
         }
         Ok(fs)
     }
@@ -143,8 +147,15 @@ impl Hammer {
         history::versions(&self.media, w, node.into(), out)
     }
 
+    /// The object behind a node. Nothing goes away here, so one without an inode is what an entry led to; all but roots
+    /// have an entry.
     fn object(&self, w: &mut dyn Wait, node: NodeId) -> vfs::Result<Object> {
-        Object::load(&self.media, w, node.into())?.ok_or(Errno::ESTALE.into())
+        let id = ObjectId::from(node);
+        match Object::load(&self.media, w, id)? {
+            Some(object) => Ok(object),
+            None if id.is_root() => Err(Errno::ESTALE.into()),
+            None => Ok(Object::missing(id)),
+        }
     }
 
     fn directory(&self, w: &mut dyn Wait, node: NodeId) -> vfs::Result<Object> {
@@ -155,7 +166,7 @@ impl Hammer {
     fn attr(&self, w: &mut dyn Wait, object: &Object) -> vfs::Result<Attr> {
         let fsid = match object.id.pfs {
             0 => self.fsid,
-            id => pfs::load(&self.media, w, id)?.map_or(0, |p| crate::crc::iso(&p.data.shared_uuid)),
+            id => self.fsid_of(w, id)?,
         };
         // Views of different times are different file systems to programs that compare device and inode numbers.
         let fsid = match object.id.view {
@@ -165,8 +176,24 @@ impl Hammer {
         Ok(object.attr(fsid, self.in_place_times))
     }
 
-    /// What a symlink that stands for a pseudo file system expands to. Only the current root file system has such. Its
-    /// size stays that of the stored text, as the original reports it, even where the expansion is longer.
+    /// The device number of a pseudo file system. That of the one asked for last is at hand.
+    fn fsid_of(&self, w: &mut dyn Wait, pfs: u16) -> Result<u32, Error> {
+        let key = 1 << 31 | u32::from(pfs);
+        // Relaxed: one word that says all.
+        let last = self.last_fsid.load(Ordering::Relaxed);
+        if last >> 32 == u64::from(key) {
+            return Ok(last as u32);
+        }
+        let found = pfs::load(&self.media, w, pfs)?;
+        let uuid = found.map_or(self.media.header().vol_fsid, |pfs| pfs.data.shared_uuid);
+        let fsid = crate::crc::iso(&uuid);
+        self.last_fsid.store(u64::from(key) << 32 | u64::from(fsid), Ordering::Relaxed);
+        Ok(fsid)
+    }
+
+    /// What a symlink that stands for a pseudo file system expands to. Only the current root file system has such; one
+    /// that was destroyed has none any more. The link's size stays that of the stored text, as the original reports it,
+    /// even where the expansion is longer.
     fn pfs_target(&self, w: &mut dyn Wait, link: &Object) -> vfs::Result<Option<PfsTarget>> {
         const LEN: u64 = 10;
         let is_candidate = link.obj_type() == ObjType::SYMLINK
@@ -179,28 +206,33 @@ impl Hammer {
         let Some(id) = link.inode.symlink.get(..LEN as usize).and_then(extension::pfs_link) else {
             return Ok(None);
         };
-        Ok(pfs::load(&self.media, w, id)?.map(|pfs| PfsTarget::new(&pfs)))
+        Ok(pfs::load(&self.media, w, id)?.filter(|pfs| !pfs.is_deleted()).map(|pfs| PfsTarget::new(&pfs)))
+    }
+
+    /// The directory that a directory lies in. The roots of pseudo file systems and of other times are entered through
+    /// the mounted root, and left to there.
+    fn parent(&self, dir: &Object) -> ObjectId {
+        if dir.id.is_root() { ObjectId::root(0, self.view) } else { dir.parent() }
     }
 
     /// The object that a path component leads to.
     fn resolve(&self, w: &mut dyn Wait, dir: NodeId, component: &[u8]) -> vfs::Result<Object> {
         let dir = self.directory(w, dir)?;
-        let id = match Extension::split(component) {
-            Some((b"", Extension { view, pfs: Some(pfs) })) => Some(ObjectId::root(pfs, view)),
-            Some((b"", Extension { view, pfs: None })) => Some(ObjectId { view, ..dir.id }),
-            Some((name, Extension { view, .. })) => {
-                directory::lookup(&self.media, w, &dir, view.tid(), name)?.map(|id| ObjectId { view, ..id })
-            }
-            None => directory::lookup(&self.media, w, &dir, dir.id.view.tid(), component)?,
+        let (name, view, pfs) = match Extension::split(component) {
+            Some((name, Extension { view, pfs })) => (name, view, pfs),
+            None => (component, dir.id.view, None),
         };
-        let id = id.ok_or(Errno::ENOENT)?;
-        let found = Object::load(&self.media, w, id)?;
-        let named_by_an_entry = !component.starts_with(b"@@");
-        match found {
-            Some(object) => Ok(object),
-            None if named_by_an_entry => Ok(Object::missing(id)),
-            None => Err(Errno::ENOENT.into()),
+        let itself = match (name, pfs) {
+            (b"", Some(pfs)) => Some(ObjectId::root(pfs, view)),
+            (b"" | b".", _) => Some(ObjectId { view, ..dir.id }),
+            _ => None,
+        };
+        if let Some(id) = itself {
+            return Object::load(&self.media, w, id)?.ok_or(Errno::ENOENT.into());
         }
+        let found = directory::lookup(&self.media, w, &dir, view.tid(), name)?.ok_or(Errno::ENOENT)?;
+        let id = ObjectId { view, ..found };
+        Ok(Object::load(&self.media, w, id)?.unwrap_or_else(|| Object::missing(id)))
     }
 }
 
@@ -274,7 +306,7 @@ impl vfs::FileSystem for Hammer {
 
     fn nlookupdotdot(&self, c: &mut Call<'_>, dir: NodeId) -> vfs::Result<Attr> {
         let dir = self.directory(c.wait, dir)?;
-        let parent = Object::load(&self.media, c.wait, dir.parent())?.ok_or(Errno::ENOENT)?;
+        let parent = Object::load(&self.media, c.wait, self.parent(&dir))?.ok_or(Errno::ENOENT)?;
         self.attr(c.wait, &parent)
     }
 
@@ -285,7 +317,7 @@ impl vfs::FileSystem for Hammer {
         }
         match self.pfs_target(c.wait, &link)? {
             Some(target) => out(target.bytes()),
-            None => file::readlink(&self.media, c.wait, &link, out)?,
+            None => file::readlink(&self.media, c.wait, &link, out)?.ok_or(Errno::ENOENT)?,
         }
         Ok(())
     }
@@ -330,7 +362,7 @@ impl vfs::FileSystem for Hammer {
         out: &mut vfs::DirSink<'_>,
     ) -> vfs::Result<()> {
         let dir = self.directory(c.wait, dir)?;
-        let parent = dir.parent();
+        let parent = self.parent(&dir);
         for (i, name, id) in [(0, &b"."[..], dir.id), (1, b"..", parent)] {
             if cookie > i {
                 continue;

@@ -46,6 +46,10 @@ impl ObjectId {
         Self { pfs, obj_id: OBJ_ROOT, view }
     }
 
+    pub(crate) fn is_root(self) -> bool {
+        self.obj_id == OBJ_ROOT
+    }
+
     /// Another object of the same pseudo file system, at the same time.
     pub const fn sibling(self, obj_id: i64) -> Self {
         Self { obj_id, ..self }
@@ -91,6 +95,8 @@ impl From<NodeId> for ObjectId {
 pub(crate) struct Object {
     pub(crate) id: ObjectId,
     pub(crate) inode: InodeData,
+    /// The number that programs see.
+    fileid: u64,
 }
 
 impl Object {
@@ -99,22 +105,22 @@ impl Object {
         let key = id.key(LOCALIZE_INODE, RecType::INODE, 0);
         let Some(e) = btree::lookup(media, w, &key, id.view.tid())? else { return Ok(None) };
         let record = Record::load(media, w, &e)?;
-        Ok(Some(Self { id, inode: *record.view()? }))
+        Ok(Some(Self { id, inode: *record.view()?, fileid: id.obj_id as u64 }))
     }
 
     /// What stands in for an object whose directory entry outlived its inode, as pruning at the wrong boundary leaves
-    /// it: a named pipe without permissions, which programs that copy trees pass over.
+    /// it: as in the original a named pipe whose every number is 0, which programs that copy trees pass over.
     pub(crate) fn missing(id: ObjectId) -> Self {
         let mut inode: InodeData = zerocopy::FromZeros::new_zeroed();
         inode.obj_type = ObjType::FIFO.0;
-        Self { id, inode }
+        Self { id, inode, fileid: 0 }
     }
 
     pub(crate) fn obj_type(&self) -> ObjType {
         ObjType(self.inode.obj_type)
     }
 
-    /// The directory that a directory lies in; none for the root of a pseudo file system.
+    /// The directory that a directory lies in, itself where its inode names none.
     pub(crate) fn parent(&self) -> ObjectId {
         match self.inode.parent_obj_id.get() {
             0 => self.id,
@@ -142,7 +148,7 @@ impl Object {
         if matches!(self.obj_type(), ObjType::CHAR_DEVICE | ObjType::BLOCK_DEVICE) {
             attr.rdev = DeviceNumber { major: inode.rmajor.get(), minor: inode.rminor.get() };
         }
-        attr.fileid = self.id.obj_id as u64;
+        attr.fileid = self.fileid;
         attr.fsid = fsid;
         attr.io_bytes = crate::ondisk::SMALL_BLOCK as u32;
         attr

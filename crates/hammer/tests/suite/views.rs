@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dfly_bio::{BlockDevice, Completion};
 use dfly_hal::{SpinWait, ThreadWait};
+use dfly_hammer::ondisk::record::{PFS_DELETED, RecType};
 use dfly_hammer::{Hammer, MountOptions, ObjectId, Tid, View};
 use dfly_hammer_image::{Builder, Content, Format, Image, Object, Shape, crash};
 use dfly_vfs::{self as vfs, Access, Call, Errno, FileSystem, Kind};
@@ -174,7 +175,10 @@ fn extensions_lead_to_the_past_from_every_place_in_a_path() {
         format!("/d{t}/f"),
         format!("/d/{t}/f"),
         format!("/d/f{t}"),
+        format!("/d/.{t}/f"),
+        format!("/d/{}/f", t.replace("0x", "0X")),
         format!("/{t}:00000/d/f"),
+        format!("/{t}/../{t}/d/f"),
     ] {
         assert_eq!(content(&path).unwrap(), b"old", "{path}");
     }
@@ -234,14 +238,8 @@ fn pseudo_file_systems_have_roots_of_their_own() {
     fs.commit();
     let fs = mount(&fs.finish().unwrap()).unwrap();
     for path in ["/@@-1:00001/inside", "/pfs1/inside", "/pfs2/inside", "/pfs1/../pfs1/inside"] {
-        let found = stat(&fs, path);
-        if path.contains("..") {
-            // The root of a pseudo file system is its own parent.
-            assert_eq!(found.unwrap_err(), Errno::ENOENT, "{path}");
-        } else {
-            let attr = found.unwrap_or_else(|e| panic!("{path}: {e}"));
-            assert_eq!(read(&fs, attr.node, attr.size).unwrap(), b"pfs", "{path}");
-        }
+        let attr = stat(&fs, path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert_eq!(read(&fs, attr.node, attr.size).unwrap(), b"pfs", "{path}");
     }
     let links = tree(&fs, "/").unwrap();
     assert_eq!(links["/pfs1"], Found::Symlink(b"@@-1:00001".to_vec()));
@@ -299,7 +297,64 @@ fn an_entry_without_its_inode_is_listed_and_looks_like_nothing() {
         .for_each(|r| r.key.obj_id += 1 << 40);
     let fs = mount(&fs.finish().unwrap()).unwrap();
     let attr = stat(&fs, "/orphan").unwrap();
-    assert_eq!((attr.kind, attr.mode, attr.nlink, attr.size), (Kind::Fifo, 0, 0, 0));
+    assert_eq!((attr.kind, attr.mode, attr.nlink, attr.size, attr.fileid), (Kind::Fifo, 0, 0, 0, 0));
+    // Whoever comes by the listing instead of the name sees the same.
+    let listed = names(&fs, fs.root()).unwrap();
+    assert_eq!(listed[0], ("orphan".to_string(), attr.node));
+    let mut w = ThreadWait::new();
+    assert_eq!(fs.getattr(&mut Call::new(&mut w), attr.node).unwrap(), attr);
+    assert_eq!(read(&fs, attr.node, 1).unwrap_err(), Errno::EINVAL);
+}
+
+#[test]
+fn a_long_symlink_that_lost_its_target_has_none() {
+    let mut fs = Builder::new(Format::default());
+    let root = fs.root();
+    let link = fs.symlink(root, "link", "x".repeat(30));
+    fs.commit();
+    fs.records_mut()
+        .filter(|r| r.key.obj_id == link.id && r.key.rec_type == RecType::FIX.0)
+        .for_each(|r| r.key.obj_id += 1 << 40);
+    let fs = mount(&fs.finish().unwrap()).unwrap();
+    let node = names(&fs, fs.root()).unwrap()[0].1;
+    let mut w = ThreadWait::new();
+    assert_eq!(fs.readlink(&mut Call::new(&mut w), node, &mut |_| ()).unwrap_err(), Errno::ENOENT);
+    assert_eq!(fs.getattr(&mut Call::new(&mut w), node).unwrap().size, 30);
+}
+
+#[test]
+fn an_older_version_may_outlive_a_younger_one() {
+    let mut fs = Builder::new(Format::default());
+    let root = fs.root();
+    let file = fs.file(root, "f", Content::bytes("12345"));
+    let mirrored = fs.commit();
+    fs.inode(file, |i| i.mode = 0o600.into());
+    let local = fs.commit();
+    let end = fs.commit();
+    // What mirroring leaves where the target was written to: its own version ends, the source's goes on.
+    for r in fs.records_mut().filter(|r| r.key.obj_id == file.id && r.key.rec_type == RecType::INODE.0) {
+        r.delete_tid = if r.key.create_tid == local { end } else { Tid::ZERO };
+        r.delete_ts = u32::from(r.delete_tid != Tid::ZERO);
+    }
+    let fs = mount(&fs.finish().unwrap()).unwrap();
+    let mode = |path: String| stat(&fs, &path).unwrap().mode;
+    assert_eq!(mode("/f".into()), mode(format!("/f@@{mirrored}")));
+    assert_eq!(mode(format!("/f@@{local}")), 0o600);
+}
+
+#[test]
+fn the_link_to_a_destroyed_pseudo_file_system_is_ordinary() {
+    let mut fs = Builder::new(Format::default());
+    let root = fs.root();
+    let gone = fs.pfs_master(1, "gone");
+    fs.file(gone, "inside", Content::bytes("x"));
+    fs.symlink(root, "pfs1", "@@PFS00001");
+    fs.commit();
+    fs.pfs(1, |pfs| pfs.mirror_flags = PFS_DELETED.into());
+    let fs = mount(&fs.finish().unwrap()).unwrap();
+    assert_eq!(tree(&fs, "/").unwrap()["/pfs1"], Found::Symlink(b"@@PFS00001".to_vec()));
+    let mut w = ThreadWait::new();
+    assert!(fs.pseudo_file_systems(&mut w).unwrap()[1].is_deleted());
 }
 
 #[test]
