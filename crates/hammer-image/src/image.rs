@@ -185,7 +185,8 @@ impl Image {
         match at.zone() {
             Zone::RAW_VOLUME if volume < self.volumes.len() => Ok((volume, at.byte())),
             zone if zone.is_direct() && volume < self.volumes.len() => {
-                Ok((volume, at.byte() + self.header(volume)?.vol_buf_beg.get() as u64))
+                let begin = u64::try_from(self.header(volume)?.vol_buf_beg.get()).map_err(|_| bad())?;
+                Ok((volume, begin.checked_add(at.byte()).ok_or_else(bad)?))
             }
             _ => Err(bad()),
         }
