@@ -14,7 +14,7 @@ mod toolchain;
 use std::{process::ExitCode, time::Instant};
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::{project::Project, run::Tally};
 
@@ -24,6 +24,13 @@ use crate::{project::Project, run::Tally};
 enum Task {
     /// Run every check and print what each took
     Ci,
+    #[command(flatten)]
+    Step(Step),
+}
+
+/// One check.
+#[derive(Subcommand)]
+enum Step {
     /// Sources and documents are plain ASCII
     Ascii,
     /// Relative links in documents lead to files
@@ -63,27 +70,26 @@ enum Task {
 }
 
 /// What `ci` runs: cheap checks first.
-const CI: [(&str, Task); 14] = [
-    ("ascii", Task::Ascii),
-    ("links", Task::Links),
-    ("unsafe", Task::Unsafe),
-    ("fmt", Task::Fmt),
-    ("clippy", Task::Clippy),
-    ("test", Task::Test),
-    ("doc", Task::Doc),
-    ("msrv", Task::Msrv),
-    ("bare", Task::Bare),
-    ("loom", Task::Loom),
-    ("mutations", Task::Mutations),
-    ("miri", Task::Miri),
-    ("fuzz", Task::Fuzz { seconds: 15 }),
-    ("bench", Task::Bench { quick: true }),
+const CI: [(&str, Step); 14] = [
+    ("ascii", Step::Ascii),
+    ("links", Step::Links),
+    ("unsafe", Step::Unsafe),
+    ("fmt", Step::Fmt),
+    ("clippy", Step::Clippy),
+    ("test", Step::Test),
+    ("doc", Step::Doc),
+    ("msrv", Step::Msrv),
+    ("bare", Step::Bare),
+    ("loom", Step::Loom),
+    ("mutations", Step::Mutations),
+    ("miri", Step::Miri),
+    ("fuzz", Step::Fuzz { seconds: 15 }),
+    ("bench", Step::Bench { quick: true }),
 ];
 
-impl Task {
+impl Step {
     fn run(&self, project: &Project, tests: &mut Tally) -> Result<()> {
         match self {
-            Self::Ci => unreachable!("not a step"),
             Self::Ascii => source::ascii(project),
             Self::Links => source::links(project),
             Self::Unsafe => source::unsafe_code(project),
@@ -106,13 +112,10 @@ fn main() -> ExitCode {
     let project = Project::find();
     let passed = match Task::parse() {
         Task::Ci => ci(&project),
-        task => match task.run(&project, &mut Tally::default()) {
-            Ok(()) => true,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                false
-            }
-        },
+        Task::Step(step) => step
+            .run(&project, &mut Tally::default())
+            .inspect_err(|error| eprintln!("error: {error:#}"))
+            .is_ok(),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -121,10 +124,10 @@ fn main() -> ExitCode {
 fn ci(project: &Project) -> bool {
     let (mut table, mut tests, mut failed) = (Vec::new(), Tally::default(), 0);
     let begin = Instant::now();
-    for (name, task) in CI {
+    for (name, step) in CI {
         println!("\n==== {name}");
         let (start, mut tally) = (Instant::now(), Tally::default());
-        let result = task.run(project, &mut tally);
+        let result = step.run(project, &mut tally);
         let seconds = start.elapsed().as_secs_f32();
         let verdict = match &result {
             Ok(()) => String::from("ok"),
