@@ -40,8 +40,9 @@ pub trait Body: Send + Sized + 'static {
         let _ = shared;
     }
 
-    /// The node goes home to its [`Pool`](crate::Pool): gives up what the body holds. A child is reset before its
-    /// parent is told, so nothing that points into the parent is left.
+    /// The node goes home to its [`Pool`](crate::Pool): gives up what the body holds. A body in a box of its own is
+    /// dropped instead. A child is reset or dropped before its parent is told, so nothing that points into the parent
+    /// is left.
     fn reset(&mut self) {}
 }
 

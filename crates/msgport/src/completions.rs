@@ -57,9 +57,9 @@ impl<T: Body> Completions<T> {
             q.waker.replace(waker)
         };
         // Who is somebody else looks again. Not `will_wake`: that may take one task's wakers for two, and a task that
-        // wakes itself whenever it looks never sleeps.
+        // wakes itself whenever it looks never sleeps. A waker without data does not say whose it is.
         if let Some(other) = replaced
-            && other.data() != cx.waker().data()
+            && (other.data().is_null() || other.data() != cx.waker().data())
         {
             other.wake();
         }

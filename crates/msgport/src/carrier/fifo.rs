@@ -139,7 +139,10 @@ impl<H: Handle> Fifo<H> {
 impl<H: Handle> Drop for Fifo<H> {
     fn drop(&mut self) {
         while let Some(h) = self.pop() {
+            // Should this one panic, then `rest` drops the others: no waiter hangs.
+            let rest = mem::take(self);
             drop(h);
+            *self = rest;
         }
     }
 }

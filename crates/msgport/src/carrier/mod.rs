@@ -227,6 +227,11 @@ impl<T: Body> Own<T> {
     /// The body, for whoever can show its [key](Body::Key).
     pub fn body_mut(&mut self, key: T::Key) -> &mut T {
         let _ = key;
+        self.unkeyed()
+    }
+
+    /// For the carrier's calls of the body's own methods.
+    fn unkeyed(&mut self) -> &mut T {
         // SAFETY: this handle owns the node and is borrowed mutably.
         unsafe { self.ptr.body_mut() }
     }
@@ -318,9 +323,9 @@ impl<T: Body> Job<T> {
                 Dest::Parent(share) => {
                     // Declared after `share`, so that a panic below drops it first: the child may point into the
                     // parent, and goes home before the parent may move.
-                    let mut child = job;
+                    let mut child = job.arrived();
                     child.unkeyed().child_done(share.shared());
-                    drop(child.arrived());
+                    drop(child);
                     match share.release() {
                         Some(parent) => job = parent,
                         None => return,
