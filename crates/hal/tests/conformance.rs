@@ -39,6 +39,11 @@ impl Device for Direct {
     }
 }
 
+/// What Miri cannot follow it does not get: a pointer made of a number.
+fn direct(device: &mut Direct) -> Option<&mut dyn Device> {
+    if cfg!(miri) { None } else { Some(device) }
+}
+
 struct OfFake<'a>(&'a FakeHal);
 
 impl Device for OfFake<'_> {
@@ -63,7 +68,7 @@ fn fake(placement: Placement) -> FakeHal {
 
 #[test]
 fn host_dma_conforms() {
-    assert_eq!(check_dma(&HostDma::new(), Some(&mut Direct)), Ok(()));
+    assert_eq!(check_dma(&HostDma::new(), direct(&mut Direct)), Ok(()));
     assert_eq!(check_dma(&HostDma::new(), None), Ok(()));
 }
 
@@ -71,7 +76,7 @@ fn host_dma_conforms() {
 fn a_bounce_adapter_conforms_and_gives_its_slots_back() {
     for policy in [Policy::Always, Policy::WhenNeeded] {
         let dma = Bounce::new(HostDma::new(), policy, 2, 12288, &pages()).unwrap();
-        assert_eq!(check_dma(&dma, Some(&mut Direct)), Ok(()), "{policy:?}");
+        assert_eq!(check_dma(&dma, direct(&mut Direct)), Ok(()), "{policy:?}");
         assert_eq!(dma.free_slots(), 2);
     }
 }
@@ -80,7 +85,7 @@ fn a_bounce_adapter_conforms_and_gives_its_slots_back() {
 fn a_bounce_adapter_over_a_bounce_adapter_conforms() {
     let inner = Bounce::new(HostDma::new(), Policy::WhenNeeded, 2, 8192, &pages()).unwrap();
     let dma = Bounce::new(&inner, Policy::WhenNeeded, 2, 12288, &pages()).unwrap();
-    assert_eq!(check_dma(&dma, Some(&mut Direct)), Ok(()));
+    assert_eq!(check_dma(&dma, direct(&mut Direct)), Ok(()));
     assert_eq!((inner.free_slots(), dma.free_slots()), (2, 2));
 }
 
@@ -357,6 +362,7 @@ fn verdict(bug: Bug) -> Violation {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "its device makes pointers of numbers")]
 fn each_broken_promise_of_a_dma_is_found_and_named() {
     use Violation as V;
     type Right = fn(&Violation) -> bool;
@@ -388,10 +394,6 @@ fn each_broken_promise_of_a_dma_is_found_and_named() {
         (Bug::NeverFrees, |v| matches!(v, V::Leak { call: "Dma::alloc_coherent", .. })),
     ];
     for (bug, right) in cases {
-        // Under Miri the long runs are short, so what leaks slowly is not seen.
-        if cfg!(miri) && matches!(bug, Bug::NeverUnmaps | Bug::NeverFrees) {
-            continue;
-        }
         let v = verdict(*bug);
         assert!(right(&v), "{bug:?} was found, but as: {v}");
     }

@@ -146,7 +146,7 @@ impl Block {
     fn holds_only(&self, byte: u8) -> bool {
         // SAFETY: the block is initialised, and was given back, so nobody uses it.
         let bytes = unsafe { core::slice::from_raw_parts(self.at.as_ptr(), self.len()) };
-        bytes.iter().all(|&b| b == byte)
+        bytes.chunks(256).all(|piece| *piece == [byte; 256][..piece.len()])
     }
 }
 
