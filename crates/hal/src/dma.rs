@@ -152,7 +152,7 @@ pub type SegmentSink<'a> = dyn FnMut(Segment) -> ControlFlow<()> + 'a;
 /// Devices are told to read and write what this trait hands out.
 ///
 /// # Implementation safety
-/// The conformance suite ([`conformance::check_dma`](crate::conformance)) looks for each of these:
+/// The conformance suite (`conformance::check_dma`) looks for each of these:
 /// - Coherent memory is zeroed, is nobody else's until it is freed, is aligned for the CPU as for the device (at least
 ///   to 8 bytes), is one range of device addresses, and satisfies `addr_mask`, `align` and `boundary`. Both sides see
 ///   each other's stores without further calls, ordered by `wmb` and `rmb`.

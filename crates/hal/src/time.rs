@@ -40,7 +40,7 @@ impl Instant {
 /// implementation that says so; never blocks.
 ///
 /// # Implementation safety
-/// Nothing unsafe may rely on a clock. [`conformance::check_clock`](crate::conformance) checks the promises below.
+/// Nothing unsafe may rely on a clock. `conformance::check_clock` checks the promises below.
 pub trait Clock: Send + Sync {
     /// The current instant. Never goes backwards, on whichever CPU it is asked.
     fn now(&self) -> Instant;
