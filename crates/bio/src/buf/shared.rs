@@ -188,3 +188,23 @@ impl Deref for Frozen {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after so many clones that were forgotten.
+    #[test]
+    fn a_count_that_would_overflow_sticks_and_frees_nothing() {
+        let mut page = SharedBuf::alloc(8, 1).unwrap();
+        page.header().handles.store(STUCK - 1, Ordering::Relaxed);
+        let (last, beyond) = (page.clone(), page.clone());
+        for handle in [last, beyond, page.clone()] {
+            drop(handle);
+            assert_eq!(page.header().handles.load(Ordering::Relaxed), STUCK_AT);
+            assert_eq!((page.get_mut().is_some(), &*page), (false, &[0; 8][..]));
+        }
+        // Freed after all, so that Miri does not call it a leak.
+        page.header().handles.store(1, Ordering::Relaxed);
+    }
+}
