@@ -58,24 +58,25 @@ impl NodeRef {
     /// The child in slot `index`, checked against its slot.
     fn child(&self, media: &Media, w: &mut dyn Wait, index: usize) -> Result<Self, Error> {
         let wrong = |what| Error::corrupt(Structure::Node, self.at, what);
-        let (Some(slot), Some(next)) = (self.elements.get(index), self.elements.get(index + 1)) else {
+        let Some([slot, next]) = self.elements.get(index..).and_then(|e| e.first_chunk()) else {
             return Err(wrong("no such child"));
         };
         let at = Offset(slot.as_internal().subtree_offset.get());
         let child = Self::load(media, w, at)?;
         let wrong = |what| Error::corrupt(Structure::Node, at, what);
-        if child.node_type != slot.base.btype {
+        let node: &Node = &child;
+        if node.node_type != slot.base.btype {
             return Err(wrong("node is of another type than its parent says"));
         }
-        if child.parent.get() != self.at.0 {
+        if node.parent.get() != self.at.0 {
             return Err(wrong("node has another parent"));
         }
-        if child.keys().next().is_some_and(|first| first < slot.base.key()) {
+        if node.keys().next().is_some_and(|first| first < slot.base.key()) {
             return Err(wrong("node begins left of its parent's bound"));
         }
         let right = next.base.key();
-        let fits = |last: Key| if child.is_leaf() { last < right } else { last <= right };
-        if child.keys().next_back().is_some_and(|last| !fits(last)) {
+        let fits = |last: Key| if node.is_leaf() { last < right } else { last <= right };
+        if node.keys().next_back().is_some_and(|last| !fits(last)) {
             return Err(wrong("node ends right of its parent's bound"));
         }
         Ok(child)

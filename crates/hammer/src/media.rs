@@ -128,10 +128,19 @@ impl Media {
         buffers: impl Iterator<Item = Offset>,
         out: &mut ArrayVec<Page, N>,
     ) -> Result<(), Error> {
+        let mut buffers = buffers.take(N.min(BATCH));
+        // Mostly all are there, and nothing more is to be done.
+        let missing = loop {
+            let Some(buffer) = buffers.next() else { return Ok(()) };
+            match self.pages.get(buffer) {
+                Some(page) => out.push(page),
+                None => break buffer,
+            }
+        };
         let mut slots: ArrayVec<Option<Page>, N> = ArrayVec::new();
         let mut reads = Reads::new(self);
         let mut started = Ok(());
-        for buffer in buffers.take(N.min(BATCH)) {
+        for buffer in core::iter::once(missing).chain(buffers) {
             let page = self.pages.get(buffer);
             if page.is_none() {
                 started = reads.start(slots.len(), buffer);
