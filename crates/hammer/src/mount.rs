@@ -25,7 +25,6 @@ pub(crate) fn open_volumes(
         return Err(MountError::VolumeCount { given: devices.len() });
     }
     let mut volumes: Vec<Option<Volume>> = Vec::new();
-    volumes.resize_with(MAX_VOLUMES, || None);
     let mut fsid = None;
     for (index, device) in devices.iter().enumerate() {
         let volume = open_volume(index, device.clone(), w)?;
@@ -34,10 +33,10 @@ pub(crate) fn open_volumes(
             return Err(MountError::OtherFileSystem { index });
         }
         let number = header.vol_no.get();
-        let slot = usize::try_from(number)
-            .ok()
-            .and_then(|n| volumes.get_mut(n))
-            .ok_or(MountError::Header { index, what: "volume number", value: number as u64 })?;
+        let wrong = MountError::Header { index, what: "volume number", value: number as u64 };
+        let at = usize::try_from(number).ok().filter(|n| *n < MAX_VOLUMES).ok_or(wrong)?;
+        volumes.resize_with(volumes.len().max(at + 1), || None);
+        let slot = volumes.get_mut(at).ok_or(wrong)?;
         if slot.is_some() {
             return Err(MountError::Duplicate { index, number: number as u8 });
         }
