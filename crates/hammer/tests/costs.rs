@@ -1,4 +1,5 @@
 //! What operations cost, in counts that do not depend on the machine: allocations, copies, requests.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
