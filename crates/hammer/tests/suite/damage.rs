@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, Found, Tree, mount, mount_with, tree};
 use dfly_hal::ThreadWait;
+use dfly_hammer::crc::iscsi;
+use dfly_hammer::ondisk::fifo::SECTOR;
+use dfly_hammer::ondisk::{Offset, Zone};
 use dfly_hammer::{Error, Hammer, MountError, MountOptions, RecoveryMode, Structure};
 use dfly_hammer_image::{Builder, Content, Damage, Format, Image, Seal, Shape, crash};
 use dfly_vfs::Errno;
@@ -207,6 +210,25 @@ fn a_damaged_file_does_not_hide_the_others() {
         }
     }
     assert_eq!(bad, 1);
+}
+
+#[test]
+fn a_record_of_unknown_type_counts_in_the_fifo() {
+    let mut image = Builder::new(Format::default()).finish().unwrap();
+    let map = image.header(0).unwrap().vol0_blockmap[3];
+    assert_eq!(map.first_offset.get(), Offset::new(Zone::UNDO, 0, 0).0, "the FIFO is fresh");
+    let fillers = Offset(map.alloc_offset.get()).long() / SECTOR;
+    let mut record = vec![0; SECTOR as usize];
+    let (tail_at, len) = (record.len() - 8, (SECTOR as u32).to_le_bytes());
+    record[..8].copy_from_slice(&[0x4e, 0xc8, 0x45, 0, len[0], len[1], len[2], len[3]]);
+    record[8..12].copy_from_slice(&(fillers as u32).to_le_bytes());
+    record[tail_at..].copy_from_slice(&[0x4f, 0xc7, 0x45, 0, len[0], len[1], len[2], len[3]]);
+    let crc = iscsi(&record[..12]) ^ iscsi(&record[16..]);
+    record[12..16].copy_from_slice(&crc.to_le_bytes());
+    image.write(Offset(map.first_offset.get()), &record).unwrap();
+    let fs = mount(&image).unwrap();
+    assert!(fs.recovery().crashed && fs.recovery().undo_records == 0);
+    assert_eq!(fs.header().vol0_blockmap[3].next_offset.get(), Offset::new(Zone::UNDO, 0, SECTOR).0);
 }
 
 #[test]
