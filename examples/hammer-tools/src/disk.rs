@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use dfly_bio::{BlockDevice, FileDisk};
 use dfly_hal::ThreadWait;
 use dfly_hammer::{Hammer, MountOptions, RecoveryMode};
-use dfly_vfs::{Attr, Call, Errno, FileSystem, Last, Name, NodeId, PathText, Walk, readlink, walk};
+use dfly_vfs::{Attr, Call, FileSystem, Last, NodeId, PathText, Walk, readlink, walk};
 
 use crate::cli::VolumeArgs;
 use crate::text::printable;
@@ -56,14 +56,8 @@ impl Disk {
             .with_context(|| printable(path.as_bytes()))
     }
 
-    /// The attributes of an entry of a directory.
-    pub(crate) fn attr_of_entry(&mut self, dir: NodeId, name: &[u8], node: NodeId) -> dfly_vfs::Result<Attr> {
-        let call = &mut Call::new(&mut self.wait);
-        match self.fs.getattr(call, node) {
-            // An entry may have lost its inode. Asked by name, the file system shows what takes its place.
-            Err(e) if e == Errno::ESTALE => self.fs.nresolve(call, dir, Name::new(name)?),
-            found => found,
-        }
+    pub(crate) fn attr(&mut self, node: NodeId) -> dfly_vfs::Result<Attr> {
+        self.fs.getattr(&mut Call::new(&mut self.wait), node)
     }
 
     pub(crate) fn readlink(&mut self, link: NodeId) -> dfly_vfs::Result<PathText> {

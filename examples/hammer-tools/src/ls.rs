@@ -29,13 +29,13 @@ pub(crate) fn run(args: &LsArgs, out: &mut dyn Write) -> Result<()> {
             let entries =
                 read(&mut disk, &found, at, BATCH).with_context(|| args.path.display().to_string())?;
             cookie = entries.next;
-            list.entries(&mut disk, &found, &entries.found)?;
+            list.entries(&mut disk, &entries.found)?;
         }
     } else {
         let mut entries = read(&mut disk, &found, FIRST_COOKIE, usize::MAX)
             .with_context(|| args.path.display().to_string())?;
         entries.found.sort_unstable();
-        list.entries(&mut disk, &found, &entries.found)?;
+        list.entries(&mut disk, &entries.found)?;
     }
     if list.complete { Ok(()) } else { Err(Incomplete.into()) }
 }
@@ -67,14 +67,14 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn entries(&mut self, disk: &mut Disk, dir: &Attr, entries: &[(Vec<u8>, NodeId)]) -> Result<()> {
+    fn entries(&mut self, disk: &mut Disk, entries: &[(Vec<u8>, NodeId)]) -> Result<()> {
         for (name, node) in entries {
             if !self.long {
                 self.names.write(self.out, name)?;
                 self.out.write_all(b"\n")?;
                 continue;
             }
-            match disk.attr_of_entry(dir.node, name, *node) {
+            match disk.attr(*node) {
                 Ok(attr) => self.line(disk, name, &attr)?,
                 Err(e) => self.complain(name, e),
             }

@@ -79,7 +79,6 @@ impl Visitor {
         };
         self.path.push(b'/');
         self.path.extend_from_slice(&name);
-        let dir = frame.dir.node;
         // Reading ahead tells whether another entry follows. Its errors come again with the next call.
         let last = match frame.read_ahead(disk) {
             Ok(()) if frame.ahead.is_empty() => Place::Last,
@@ -88,7 +87,7 @@ impl Visitor {
         // A name that is none would change what the path means.
         let found = Name::new(&name)
             .map_err(|_| Error::new(Errno::EIO).because("an impossible name in a directory"))
-            .and_then(|_| disk.attr_of_entry(dir, &name, node));
+            .and_then(|_| disk.attr(node));
         let attr = match found {
             Ok(attr) => attr,
             Err(error) => return Some(Visit::Failed { error }),
