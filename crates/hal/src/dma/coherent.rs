@@ -27,7 +27,8 @@ pub struct OutOfRange {
 /// An array in memory that the CPU and a device use at the same time. Freed when it is dropped.
 ///
 /// An element is copied in and out, and no reference to the memory exists. Each access really happens, in pieces of four
-/// bytes (of one, where size or offset is no multiple of four), each of which is whole. What must be whole beyond that
+/// bytes (of one, where size or offset is no multiple of four), each of which is whole. What the device
+/// may touch at the same moment is accessed in aligned pieces of four. What must be whole beyond that
 /// is arranged with the device: read the phase bit with [`get_part`](Self::get_part), then [`Dma::rmb`], then the rest;
 /// write the entry, then [`Dma::wmb`], then the doorbell.
 ///

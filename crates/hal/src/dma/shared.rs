@@ -2,7 +2,8 @@
 //!
 //! Every access is atomic and unordered, in pieces of four bytes where address and length allow it and of one where not.
 //! So a piece is never torn, accesses are neither merged nor dropped, and a device that is a thread of this process is no
-//! data race. Order is for `Dma::wmb` and `Dma::rmb`.
+//! data race, provided that what both touch unordered is accessed in whole aligned words: an access by bytes over one by
+//! words is a race of mixed sizes. Order is for `Dma::wmb` and `Dma::rmb`.
 
 // `core`'s atomics, not the facade's: the other side is a device, which no model checker runs.
 use core::ptr::NonNull;

@@ -136,7 +136,7 @@ impl DeviceWrites for Bidirectional {}
 ///
 /// A device that writes does not get memory that is shared or constant:
 ///
-/// ```compile_fail,E0277
+/// ```compile_fail,E0599
 /// # use core::ops::ControlFlow;
 /// # use dfly_hal::dma::*;
 /// fn f(hal: &dyn Dma) {

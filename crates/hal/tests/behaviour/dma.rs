@@ -58,6 +58,7 @@ proptest! {
     })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "mixed-size atomics crash Miri's weak-memory emulation; DESIGN.md says how to run it")]
     fn parts_of_coherent_memory_are_those_of_plain_memory(
         writes in prop::collection::vec((0..5_usize, 0..18_usize, any::<[u8; 4]>(), 0..4_usize), 1..20),
     ) {
