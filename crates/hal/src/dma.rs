@@ -164,7 +164,8 @@ pub type SegmentSink<'a> = dyn FnMut(Segment) -> ControlFlow<()> + 'a;
 ///   other way. A byte that the device did not write keeps its value, or holds a filler that says nothing about anybody.
 /// - What has been freed or unmapped is used again only by a later call.
 pub unsafe trait Dma: Send + Sync {
-    /// Zeroed memory that the CPU and a device use at the same time. `max_segment` and `max_segments` do not apply.
+    /// Zeroed memory that the CPU and a device use at the same time, `len` bytes in whole words of four.
+    /// `max_segment` and `max_segments` do not apply.
     fn alloc_coherent(&self, len: usize, constraints: &Constraints) -> Result<CoherentMem, DmaError>;
 
     /// Takes coherent memory back.

@@ -60,7 +60,7 @@ fn declined(error: DmaError, form: &Constraints) -> bool {
 }
 
 /// The lengths of coherent memory that the suite tries. Miri takes a millisecond for each hundred bytes.
-const LENGTHS: &[usize] = if cfg!(miri) { &[1, 64, 96, 100] } else { &[1, 64, 96, 4096, 2048, 1000] };
+const LENGTHS: &[usize] = if cfg!(miri) { &[4, 64, 96, 100] } else { &[4, 64, 96, 4096, 2048, 1000] };
 
 /// The buffers that it tries: offset within a page, and length.
 const SHAPES: &[(usize, usize)] = if cfg!(miri) {

@@ -7,7 +7,8 @@ use core::ptr::NonNull;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{CoherentMem, Constraints, DevAddr, Dma, DmaError, shared};
+use super::shared::{self, WORD};
+use super::{CoherentMem, Constraints, DevAddr, Dma, DmaError};
 
 /// What coherent memory may hold: any bytes are a value (a device wrote them), and every byte is initialised (a device
 /// reads them). Derive `zerocopy`'s traits to get it.
@@ -26,11 +27,10 @@ pub struct OutOfRange {
 
 /// An array in memory that the CPU and a device use at the same time. Freed when it is dropped.
 ///
-/// An element is copied in and out, and no reference to the memory exists. Each access really happens, in pieces of four
-/// bytes (of one, where size or offset is no multiple of four), each of which is whole. What the device
-/// may touch at the same moment is accessed in aligned pieces of four. What must be whole beyond that
-/// is arranged with the device: read the phase bit with [`get_part`](Self::get_part), then [`Dma::rmb`], then the rest;
-/// write the entry, then [`Dma::wmb`], then the doorbell.
+/// An element is copied in and out, and no reference to the memory exists. Each access really happens, in aligned words of
+/// four bytes, each of which is whole; so the size of an element is a multiple of four, which is checked when the program
+/// is compiled. What must be whole beyond a word is arranged with the device: read the phase bit with
+/// [`get_part`](Self::get_part), then [`Dma::rmb`], then the rest; write the entry, then [`Dma::wmb`], then the doorbell.
 ///
 /// Callable from every context, except allocating and freeing. Never blocks.
 ///
@@ -60,6 +60,7 @@ pub struct Coherent<T: Pod, D: Dma> {
 impl<T: Pod, D: Dma> Coherent<T, D> {
     /// `count` zeroed elements.
     pub fn alloc(hal: D, count: usize, constraints: &Constraints) -> Result<Self, DmaError> {
+        const { assert!(size_of::<T>().is_multiple_of(WORD), "an element is whole words") };
         let len = count.checked_mul(size_of::<T>()).ok_or(DmaError::Exhausted)?;
         let mem = hal.alloc_coherent(len, constraints)?;
         debug_assert!(
@@ -101,8 +102,8 @@ impl<T: Pod, D: Dma> Coherent<T, D> {
     pub fn get_part<U: Pod>(&self, index: usize, offset: usize) -> Option<U> {
         let at = self.at::<U>(index, offset).ok()?;
         let mut value = U::new_zeroed();
-        // SAFETY: `U` lies inside the memory, which is valid until we free it; all of our accesses are of this kind, and a
-        // device's are outside the program.
+        // SAFETY: `U` lies inside the memory, which begins at a word, is whole words, and is valid until we free it; all of
+        // our accesses are of this kind, and a device's are outside the program.
         unsafe { shared::load(at, value.as_mut_bytes()) };
         Some(value)
     }
@@ -110,13 +111,26 @@ impl<T: Pod, D: Dma> Coherent<T, D> {
     /// Writes element `index`.
     #[inline]
     pub fn set(&mut self, index: usize, value: T) -> Result<(), OutOfRange> {
-        self.set_part(index, 0, value)
+        self.set_part::<0, T>(index, value)
     }
 
-    /// Writes what lies `offset` bytes into element `index`, and nothing else of it.
+    /// Writes what lies `OFFSET` bytes into element `index`, and nothing else of it. Part and offset are whole words of
+    /// the element, which is checked when the program is compiled.
     #[inline]
-    pub fn set_part<U: Pod>(&mut self, index: usize, offset: usize, value: U) -> Result<(), OutOfRange> {
-        let at = self.at::<U>(index, offset)?;
+    pub fn set_part<const OFFSET: usize, U: Pod>(
+        &mut self,
+        index: usize,
+        value: U,
+    ) -> Result<(), OutOfRange> {
+        const {
+            assert!(OFFSET.is_multiple_of(WORD), "a part begins at a word");
+            assert!(size_of::<U>().is_multiple_of(WORD), "a part is whole words");
+            assert!(
+                size_of::<U>() <= size_of::<T>() && OFFSET <= size_of::<T>() - size_of::<U>(),
+                "a part of an element"
+            );
+        }
+        let at = self.at::<U>(index, OFFSET)?;
         // SAFETY: as in `get_part`; coherent memory is writable.
         unsafe { shared::store(at, value.as_bytes()) };
         Ok(())

@@ -10,8 +10,9 @@ use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use crate::dma::shared::{self, WORD};
 use crate::dma::{
-    CoherentMem, Constraints, DevAddr, Direction, DmaError, Mapping, Segment, Unmappable, segments, shared,
+    CoherentMem, Constraints, DevAddr, Direction, DmaError, Mapping, Segment, Unmappable, segments,
 };
 
 /// What a mapping holds that the device has not written.
@@ -116,6 +117,8 @@ impl Leaks {
 /// A raw allocation.
 struct Block {
     at: NonNull<u8>,
+    len: usize,
+    /// In whole words, so that the last bytes are accessed as the others are.
     layout: Layout,
 }
 
@@ -124,17 +127,18 @@ unsafe impl Send for Block {}
 
 impl Block {
     fn new(len: usize, align: usize) -> Result<Self, DmaError> {
-        let layout = Layout::from_size_align(len, align).map_err(|_| DmaError::Exhausted)?;
+        let whole = len.checked_next_multiple_of(WORD).ok_or(DmaError::Exhausted)?;
+        let layout = Layout::from_size_align(whole, align.max(WORD)).map_err(|_| DmaError::Exhausted)?;
         if len == 0 {
             return Err(DmaError::Empty);
         }
         // SAFETY: the length is not 0.
         let at = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(DmaError::Exhausted)?;
-        Ok(Self { at, layout })
+        Ok(Self { at, len, layout })
     }
 
     fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 
     /// Nobody else uses the block at this moment: it is new, or was given back.

@@ -84,13 +84,13 @@ fn a_buffer_is_scattered_where_the_device_takes_it() {
 fn addresses_for_a_32_bit_device_come_round_again_when_they_run_out() {
     let hal = FakeHal::new();
     let c = Constraints { addr_mask: (4 << 20) - 1, ..Constraints::ANY };
-    let keep = Coherent::<u8, _>::alloc(&hal, 4096, &c).unwrap();
+    let keep = Coherent::<u32, _>::alloc(&hal, 1024, &c).unwrap();
     for _ in 0..if cfg!(miri) { 3 } else { 2000 } {
-        let mem = Coherent::<u8, _>::alloc(&hal, 100_000, &c).unwrap();
+        let mem = Coherent::<u32, _>::alloc(&hal, 25_000, &c).unwrap();
         let (at, kept) = (mem.device_addr(0).unwrap().0, keep.device_addr(0).unwrap().0);
         assert!(at + 100_000 <= c.addr_mask && (at + 100_000 < kept || at > kept + 4096));
     }
-    let too_long = Coherent::<u8, _>::alloc(&hal, 5 << 20, &c).unwrap_err();
+    let too_long = Coherent::<u32, _>::alloc(&hal, 5 << 18, &c).unwrap_err();
     assert_eq!(too_long, DmaError::Exhausted);
 }
 
@@ -162,10 +162,10 @@ fn a_budget_can_be_used_up() {
     let mut config = Config::default();
     config.budget = 8192;
     let hal = FakeHal::with(config);
-    let half = Coherent::<u8, _>::alloc(&hal, 4096, &Constraints::ANY).unwrap();
-    assert_eq!(Coherent::<u8, _>::alloc(&hal, 4097, &Constraints::ANY).unwrap_err(), DmaError::Exhausted);
+    let half = Coherent::<u32, _>::alloc(&hal, 1024, &Constraints::ANY).unwrap();
+    assert_eq!(Coherent::<u32, _>::alloc(&hal, 1025, &Constraints::ANY).unwrap_err(), DmaError::Exhausted);
     drop(half);
-    assert!(Coherent::<u8, _>::alloc(&hal, 8192, &Constraints::ANY).is_ok());
+    assert!(Coherent::<u32, _>::alloc(&hal, 2048, &Constraints::ANY).is_ok());
 }
 
 #[derive(Default)]
