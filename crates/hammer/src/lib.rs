@@ -26,7 +26,7 @@
 //! | lists of snapshots, PFSs, versions | yes | yes | no | 5 KiB |
 //! | [`crc`], [`namekey`], [`extension`], [`ondisk`] | no | no | yes | small |
 //!
-//! The stack figures were measured on x86_64 with optimisation, without the devices' share.
+//! The stack figures were measured on x86_64 with optimisation, over a memory disk.
 //!
 //! Source of the format: hammer(5) and the behaviour of DragonFly's code; `DESIGN.md` draws it and says what the reader
 //! relies on.

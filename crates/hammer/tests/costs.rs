@@ -1,45 +1,15 @@
 //! What operations cost, in counts that do not depend on the machine: allocations, copies, requests.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use dfly_alloc_count::allocator_calls;
 use dfly_bio::{BlockDevice, MemDisk};
 use dfly_hal::ThreadWait;
 use dfly_hammer::{Hammer, MountOptions};
 use dfly_hammer_image::{Builder, Content, Shape};
 use dfly_vfs::{Call, FileSystem, Name, NodeId};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn allocations(f: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    f();
-    ALLOCATIONS.get() - before
-}
 
 const FILE_BYTES: u64 = 4 << 20;
 
@@ -93,7 +63,7 @@ fn a_warm_lookup_and_read_allocate_nothing() {
     };
     all(&mut w);
     let misses = fs.cache_stats().misses;
-    assert_eq!(allocations(|| all(&mut w)), 0);
+    assert_eq!(allocator_calls(|| all(&mut w)), 0);
     assert_eq!(fs.cache_stats().misses, misses, "everything was in the cache");
 }
 
@@ -105,7 +75,7 @@ fn reading_through_a_full_cache_allocates_nothing() {
     let big = look_up(&fs, &mut w, fs.root(), "big");
     read_all(&fs, &mut w, big);
     let before = fs.cache_stats();
-    assert_eq!(allocations(|| assert_eq!(read_all(&fs, &mut w, big), FILE_BYTES)), 0);
+    assert_eq!(allocator_calls(|| assert_eq!(read_all(&fs, &mut w, big), FILE_BYTES)), 0);
     let after = fs.cache_stats();
     assert!(after.misses - before.misses >= FILE_BYTES / 16384, "{after:?}");
     assert_eq!(after.resident_pages, before.resident_pages);
