@@ -1,17 +1,29 @@
 //! A mounted file system, and whoever waits for its devices: the calling thread.
 
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use dfly_bio::{BlockDevice, FileDisk};
 use dfly_hal::ThreadWait;
+use dfly_hammer::ondisk::BIG_BLOCK_SIZE;
 use dfly_hammer::{Hammer, MountOptions, RecoveryMode};
 use dfly_vfs::{Attr, Call, FileSystem, Last, NodeId, PathText, Walk, readlink, walk};
 
 use crate::cli::VolumeArgs;
 use crate::text::printable;
+
+/// Entries that are read from a directory at once, by whoever does not need all of them.
+pub(crate) const BATCH: usize = 512;
+
+/// Entries of a directory, in its order.
+pub(crate) struct Entries {
+    pub(crate) found: Vec<(Vec<u8>, NodeId)>,
+    /// Where to go on, if there is more; or what is in the way, behind those that were found.
+    pub(crate) next: dfly_vfs::Result<Option<u64>>,
+}
 
 pub(crate) struct Disk {
     pub(crate) fs: Hammer,
@@ -48,6 +60,12 @@ impl Disk {
         Ok(Self { fs, wait })
     }
 
+    /// Bytes of all volumes.
+    pub(crate) fn size(&self) -> u64 {
+        let big_blocks = u64::try_from(self.fs.header().vol0_stat_bigblocks.get()).unwrap_or(0);
+        big_blocks.saturating_mul(BIG_BLOCK_SIZE)
+    }
+
     /// Where `path` leads.
     pub(crate) fn find(&mut self, path: &OsStr, last: Last) -> Result<Attr> {
         let how = Walk { last, ..Walk::default() };
@@ -58,6 +76,21 @@ impl Disk {
 
     pub(crate) fn attr(&mut self, node: NodeId) -> dfly_vfs::Result<Attr> {
         self.fs.getattr(&mut Call::new(&mut self.wait), node)
+    }
+
+    /// At most `most` entries of a directory, from `cookie` on.
+    pub(crate) fn entries(&mut self, dir: NodeId, cookie: u64, most: usize) -> Entries {
+        let mut found = Vec::new();
+        let mut next = None;
+        let read = self.fs.readdir(&mut Call::new(&mut self.wait), dir, cookie, &mut |e| {
+            found.push((e.name.to_vec(), e.node));
+            if found.len() < most {
+                return ControlFlow::Continue(());
+            }
+            next = Some(e.next);
+            ControlFlow::Break(())
+        });
+        Entries { found, next: read.map(|()| next) }
     }
 
     pub(crate) fn readlink(&mut self, link: NodeId) -> dfly_vfs::Result<PathText> {

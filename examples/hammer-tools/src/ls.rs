@@ -1,18 +1,14 @@
 //! `hammer ls`: the names in a directory.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use anyhow::{Context, Result};
-use dfly_vfs::{Attr, Call, FIRST_COOKIE, FileSystem, Kind, Last, NodeId};
+use dfly_vfs::{Attr, FIRST_COOKIE, Kind, Last, NodeId};
 
 use crate::Incomplete;
 use crate::cli::LsArgs;
-use crate::disk::Disk;
+use crate::disk::{BATCH, Disk};
 use crate::text::{self, Names, printable};
-
-/// Entries that are read at once.
-const BATCH: usize = 512;
 
 pub(crate) fn run(args: &LsArgs, out: &mut dyn Write) -> Result<()> {
     let mut disk = Disk::mount(&args.volumes)?;
@@ -23,40 +19,20 @@ pub(crate) fn run(args: &LsArgs, out: &mut dyn Write) -> Result<()> {
     if found.kind != Kind::Directory {
         let path = std::os::unix::ffi::OsStrExt::as_bytes(args.path.as_os_str());
         list.line(&mut disk, path, &found)?;
-    } else if args.unsorted {
+    } else {
+        // Sorting needs all of them at once.
+        let most = if args.unsorted { BATCH } else { usize::MAX };
         let mut cookie = Some(FIRST_COOKIE);
         while let Some(at) = cookie {
-            let entries =
-                read(&mut disk, &found, at, BATCH).with_context(|| args.path.display().to_string())?;
-            cookie = entries.next;
+            let mut entries = disk.entries(found.node, at, most);
+            if !args.unsorted {
+                entries.found.sort_unstable();
+            }
             list.entries(&mut disk, &entries.found)?;
+            cookie = entries.next.with_context(|| args.path.display().to_string())?;
         }
-    } else {
-        let mut entries = read(&mut disk, &found, FIRST_COOKIE, usize::MAX)
-            .with_context(|| args.path.display().to_string())?;
-        entries.found.sort_unstable();
-        list.entries(&mut disk, &entries.found)?;
     }
     if list.complete { Ok(()) } else { Err(Incomplete.into()) }
-}
-
-struct Entries {
-    found: Vec<(Vec<u8>, NodeId)>,
-    /// Where to go on, if there is more.
-    next: Option<u64>,
-}
-
-fn read(disk: &mut Disk, dir: &Attr, cookie: u64, most: usize) -> dfly_vfs::Result<Entries> {
-    let mut entries = Entries { found: Vec::new(), next: None };
-    disk.fs.readdir(&mut Call::new(&mut disk.wait), dir.node, cookie, &mut |e| {
-        entries.found.push((e.name.to_vec(), e.node));
-        if entries.found.len() < most {
-            return ControlFlow::Continue(());
-        }
-        entries.next = Some(e.next);
-        ControlFlow::Break(())
-    })?;
-    Ok(entries)
 }
 
 struct Listing<'a> {

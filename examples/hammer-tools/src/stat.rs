@@ -42,7 +42,6 @@ pub(crate) fn run(args: &PathArgs, out: &mut dyn Write) -> Result<()> {
         }
         _ => row(out, "size", attr.size.to_string())?,
     }
-    row(out, "stored", attr.bytes.to_string())?;
     row(out, "modified", text::exact_date(attr.mtime))?;
     row(out, "changed", text::exact_date(attr.ctime))?;
     row(out, "accessed", text::exact_date(attr.atime))?;

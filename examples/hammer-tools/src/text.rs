@@ -114,6 +114,11 @@ pub(crate) fn flags(flags: FileFlags) -> String {
     if words.is_empty() { "-".into() } else { words.join(",") }
 }
 
+/// A number of things: `1 file`, `2 files`.
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// A moment in UTC, to the second: `2020-09-13 12:26:40`.
 pub(crate) fn date(t: Timestamp) -> String {
     let (seconds, _) = t.split();

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
-use dfly_vfs::{Attr, Call, FileSystem, Kind, Last, NodeId};
+use dfly_vfs::{Attr, Call, Errno, Error, FileSystem, Kind, Last, NodeId};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &TreeArgs, out: &mut dyn Write) -> Result<()> {
                 if args.sha256 { Hash::Sha256(progress::bytes(None, Stdout::Used)) } else { Hash::None };
             array(&mut disk, visitor, &hash, out)?
         }
-        false => drawing(&mut disk, visitor, out)?,
+        false => drawing(&mut disk, visitor, args.root.as_bytes(), out)?,
     };
     if complete { Ok(()) } else { Err(Incomplete.into()) }
 }
@@ -37,12 +38,12 @@ fn complain(path: &[u8], e: anyhow::Error) {
 }
 
 /// Draws the tree for people. Returns whether it is complete.
-fn drawing(disk: &mut Disk, mut visitor: Visitor, out: &mut dyn Write) -> Result<bool> {
+fn drawing(disk: &mut Disk, mut visitor: Visitor, root: &[u8], out: &mut dyn Write) -> Result<bool> {
     let names = Names::for_stdout();
     let mut complete = true;
     // For each directory on the way down: whether it was the last one in its own.
     let mut way: Vec<Place> = Vec::new();
-    let (mut directories, mut others) = (0u64, 0u64);
+    let (mut directories, mut files) = (0u64, 0u64);
     while let Some(visit) = visitor.next(disk) {
         match visit {
             Visit::Node { attr, last } => {
@@ -50,7 +51,7 @@ fn drawing(disk: &mut Disk, mut visitor: Visitor, out: &mut dyn Write) -> Result
                     out.write_all(if *place == Place::Last { b"    " } else { b"|   " })?;
                 }
                 if way.is_empty() {
-                    out.write_all(b"/")?;
+                    names.write(out, root)?;
                 } else {
                     out.write_all(if last == Place::Last { b"`-- " } else { b"|-- " })?;
                     names.write(out, visitor.name())?;
@@ -72,7 +73,7 @@ fn drawing(disk: &mut Disk, mut visitor: Visitor, out: &mut dyn Write) -> Result
                     way.push(last);
                     directories += 1;
                 } else {
-                    others += 1;
+                    files += 1;
                 }
             }
             Visit::Leave { .. } => {
@@ -84,7 +85,9 @@ fn drawing(disk: &mut Disk, mut visitor: Visitor, out: &mut dyn Write) -> Result
             }
         }
     }
-    writeln!(out, "\n{directories} directories, {others} others")?;
+    // Whatever is no directory is a file, as tree(1) counts.
+    let directories = text::count(directories, "directory", "directories");
+    writeln!(out, "\n{directories}, {}", text::count(files, "file", "files"))?;
     Ok(complete)
 }
 
@@ -166,7 +169,13 @@ fn object(
     Ok(read)
 }
 
+/// A longer file is hashed only if the volumes could hold its bytes: others are holes, and might take years.
+const HASHED_ANYWAY: u64 = 64 << 30;
+
 fn sha256(disk: &mut Disk, node: NodeId, size: u64, bar: &ProgressBar) -> dfly_vfs::Result<String> {
+    if size > HASHED_ANYWAY.max(disk.size()) {
+        return Err(Error::new(Errno::EFBIG).because("not hashed: sparse, and larger than its disk"));
+    }
     let mut hash = Sha256::new();
     disk.fs.read(&mut Call::new(&mut disk.wait), node, 0, size, &mut |bytes| {
         hash.update(bytes);

@@ -1,14 +1,11 @@
 //! A walk over everything below a directory, in the order of the directories, without recursion.
 
 use std::collections::{HashSet, VecDeque};
-use std::ops::ControlFlow;
+use std::mem;
 
-use dfly_vfs::{Attr, Call, Errno, Error, FIRST_COOKIE, FileSystem, Kind, Name, NodeId};
+use dfly_vfs::{Attr, Errno, Error, FIRST_COOKIE, Kind, Name, NodeId};
 
-use crate::disk::Disk;
-
-/// Entries that are read from a directory at once.
-const BATCH: usize = 512;
+use crate::disk::{BATCH, Disk};
 
 /// What the walk comes to next.
 pub(crate) enum Visit {
@@ -43,8 +40,8 @@ struct Frame {
     dir: Attr,
     path_len: usize,
     ahead: VecDeque<(Vec<u8>, NodeId)>,
-    /// The next entry to read; `None` when all have been.
-    cookie: Option<u64>,
+    /// What follows `ahead`: entries to read, nothing, or an error to report once.
+    next: dfly_vfs::Result<Option<u64>>,
 }
 
 impl Visitor {
@@ -69,21 +66,19 @@ impl Visitor {
         }
         let frame = self.stack.last_mut()?;
         self.path.truncate(frame.path_len);
-        if let Err(error) = frame.read_ahead(disk) {
-            frame.cookie = None;
-            return Some(Visit::Failed { error });
-        }
+        frame.read_ahead(disk);
         let Some((name, node)) = frame.ahead.pop_front() else {
+            if let Err(error) = mem::replace(&mut frame.next, Ok(None)) {
+                return Some(Visit::Failed { error });
+            }
             let attr = self.stack.pop()?.dir;
             return Some(Visit::Leave { attr });
         };
         self.path.push(b'/');
         self.path.extend_from_slice(&name);
-        // Reading ahead tells whether another entry follows. Its errors come again with the next call.
-        let last = match frame.read_ahead(disk) {
-            Ok(()) if frame.ahead.is_empty() => Place::Last,
-            _ => Place::Within,
-        };
+        // Reading ahead tells whether another entry follows.
+        frame.read_ahead(disk);
+        let last = if frame.ahead.is_empty() { Place::Last } else { Place::Within };
         // A name that is none would change what the path means.
         let found = Name::new(&name)
             .map_err(|_| Error::new(Errno::EIO).because("an impossible name in a directory"))
@@ -105,26 +100,18 @@ impl Visitor {
             return false;
         }
         let path_len = self.path.len();
-        self.stack.push(Frame { dir: *attr, path_len, ahead: VecDeque::new(), cookie: Some(FIRST_COOKIE) });
+        self.stack.push(Frame { dir: *attr, path_len, ahead: VecDeque::new(), next: Ok(Some(FIRST_COOKIE)) });
         true
     }
 }
 
 impl Frame {
     /// Makes sure that the next entry is in `ahead`, if there is one.
-    fn read_ahead(&mut self, disk: &mut Disk) -> dfly_vfs::Result<()> {
-        let Some(cookie) = self.cookie.filter(|_| self.ahead.is_empty()) else { return Ok(()) };
-        let mut next = None;
-        let ahead = &mut self.ahead;
-        disk.fs.readdir(&mut Call::new(&mut disk.wait), self.dir.node, cookie, &mut |e| {
-            ahead.push_back((e.name.to_vec(), e.node));
-            if ahead.len() < BATCH {
-                return ControlFlow::Continue(());
-            }
-            next = Some(e.next);
-            ControlFlow::Break(())
-        })?;
-        self.cookie = next;
-        Ok(())
+    fn read_ahead(&mut self, disk: &mut Disk) {
+        if let (true, Ok(Some(cookie))) = (self.ahead.is_empty(), &self.next) {
+            let entries = disk.entries(self.dir.node, *cookie, BATCH);
+            self.ahead = entries.found.into();
+            self.next = entries.next;
+        }
     }
 }

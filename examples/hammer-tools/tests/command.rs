@@ -186,11 +186,12 @@ fn tree_draws_and_counts() {
     let tree = disk.ok(&["tree"], &[]);
     // The order within a directory is that of its hashes.
     let either = [
-        "/\n`-- a\n    |-- b\n    |   `-- deep\n    `-- link -> b/deep\n\n3 directories, 2 others\n",
-        "/\n`-- a\n    |-- link -> b/deep\n    `-- b\n        `-- deep\n\n3 directories, 2 others\n",
+        "/\n`-- a\n    |-- b\n    |   `-- deep\n    `-- link -> b/deep\n\n3 directories, 2 files\n",
+        "/\n`-- a\n    |-- link -> b/deep\n    `-- b\n        `-- deep\n\n3 directories, 2 files\n",
     ];
     assert!(either.contains(&tree.as_str()), "{tree}");
-    assert_eq!(disk.ok(&["tree"], &["a/b"]), "/\n`-- deep\n\n1 directories, 1 others\n");
+    assert_eq!(disk.ok(&["tree"], &["a/b/deep"]), "a/b/deep\n\n0 directories, 1 file\n");
+    assert_eq!(disk.ok(&["tree"], &["a/b"]), "a/b\n`-- deep\n\n1 directory, 1 file\n");
 }
 
 #[test]
@@ -436,6 +437,54 @@ fn damage_is_reported_and_the_rest_is_read() {
     assert_eq!(disk.copy_out(&[], "/", &target).code, Some(1));
     assert!(!target.join("first").exists());
     assert_eq!(fs::metadata(target.join("second")).unwrap().len(), 3000);
+}
+
+#[test]
+fn a_directory_that_breaks_off_is_listed_up_to_there() {
+    let mut fs = Builder::default();
+    let root = fs.root();
+    for i in 0..1300 {
+        fs.file(root, format!("file-number-{i:04}"), Content::bytes("x"));
+    }
+    let disk = Disk::new(&fs);
+    let names = disk.ok(&["ls", "-U"], &[]);
+    let names: Vec<&str> = names.lines().collect();
+    // Behind the first entries that are read together, with whole ones between.
+    let (whole, broken) = (&names[..900], names[900]);
+    let mut image = fs::read(&disk.volumes).unwrap();
+    let at = image.windows(broken.len()).position(|bytes| bytes == broken.as_bytes()).unwrap();
+    image[at] ^= 1;
+    fs::write(&disk.volumes, image).unwrap();
+
+    let complaint = "Input/output error: bad checksum of ";
+    let run = disk.fails(&["ls", "-U"], &[]);
+    assert_eq!(run.out.lines().collect::<Vec<_>>(), whole);
+    assert!(run.err.contains(complaint) && run.err.lines().count() == 1, "{run:?}");
+    let run = disk.fails(&["ls"], &[]);
+    assert_eq!(run.out.lines().count(), whole.len());
+
+    let run = disk.fails(&["tree", "--json"], &[]);
+    let all: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 1 + whole.len());
+    assert!(run.err.contains(complaint) && run.err.lines().count() == 1, "{run:?}");
+
+    let target = disk.path("copy");
+    assert_eq!(disk.copy_out(&[], "/", &target).code, Some(1));
+    assert_eq!(fs::read_dir(&target).unwrap().count(), whole.len());
+}
+
+#[test]
+fn a_hash_that_would_take_years_is_not_begun() {
+    let mut fs = Builder::default();
+    let root = fs.root();
+    fs.file(root, "exabyte", Content::hole(1 << 60).with_bytes(1 << 50, "data"));
+    fs.file(root, "small", Content::hole(1 << 20));
+    let disk = Disk::new(&fs);
+    let run = disk.fails(&["tree", "--json", "--sha256"], &[]);
+    assert!(run.err.contains("/exabyte: File too large"), "{run:?}");
+    let all: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let hash = |path: &str| &all.as_array().unwrap().iter().find(|e| e["path"] == path).unwrap()["sha256"];
+    assert!(hash("/exabyte").is_null() && hash("/small").is_string(), "{}", run.out);
 }
 
 #[test]
