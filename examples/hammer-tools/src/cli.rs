@@ -125,7 +125,7 @@ pub(crate) struct InfoArgs {
 #[derive(Args)]
 pub(crate) struct VolumeArgs {
     /// All volumes of the file system
-    #[arg(value_name = "VOLS", value_parser = OsStringValueParser::new().map(volume_paths))]
+    #[arg(value_name = "VOLS", value_parser = OsStringValueParser::new().try_map(volume_paths))]
     pub(crate) volumes: Volumes,
 }
 
@@ -133,12 +133,16 @@ pub(crate) struct VolumeArgs {
 #[derive(Clone)]
 pub(crate) struct Volumes(pub(crate) Vec<PathBuf>);
 
-fn volume_paths(list: OsString) -> Volumes {
+fn volume_paths(list: OsString) -> Result<Volumes, &'static str> {
     // A file may have a colon in its name.
     if Path::new(&list).exists() {
-        return Volumes(vec![list.into()]);
+        return Ok(Volumes(vec![list.into()]));
     }
-    Volumes(list.as_bytes().split(|&b| b == b':').map(|name| OsStr::from_bytes(name).into()).collect())
+    let names = list.as_bytes().split(|&b| b == b':');
+    if names.clone().any(<[u8]>::is_empty) {
+        return Err("a volume without a name");
+    }
+    Ok(Volumes(names.map(|name| OsStr::from_bytes(name).into()).collect()))
 }
 
 /// A number of bytes, decimal or with `0x`.
@@ -206,8 +210,11 @@ mod tests {
 
     #[test]
     fn volumes_are_separated_by_colons() {
-        let Volumes(paths) = volume_paths("/no/such/a:/no/such/b".into());
+        let Volumes(paths) = volume_paths("/no/such/a:/no/such/b".into()).unwrap();
         assert_eq!(paths, [Path::new("/no/such/a"), Path::new("/no/such/b")]);
+        for wrong in ["", ":", "/no/such/a:", ":/no/such/b"] {
+            assert!(volume_paths(wrong.into()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

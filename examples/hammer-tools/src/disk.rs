@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -47,9 +48,12 @@ impl Disk {
         let paths = &volumes.volumes.0;
         let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
         for path in paths {
-            let name = || printable(path.as_os_str().as_bytes());
+            let name = || format!("volume {}", printable(path.as_os_str().as_bytes()));
             let kind = std::fs::metadata(path).with_context(name)?.file_type();
             anyhow::ensure!(!kind.is_dir(), "{}: is a directory", name());
+            let is_device = kind.is_block_device() || kind.is_char_device();
+            // A pipe would be waited for.
+            anyhow::ensure!(kind.is_file() || is_device, "{}: neither a file nor a device", name());
             devices.push(Arc::new(FileDisk::open(path).with_context(name)?));
         }
         let mut wait = ThreadWait::new();

@@ -109,9 +109,12 @@ fn what_is_no_disk_is_named() {
     fs::write(&zeros, vec![0; 1 << 20]).unwrap();
     let short = folder.path().join("short");
     fs::write(&short, b"short").unwrap();
+    let socket = folder.path().join("socket");
+    std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for (volume, complaint) in [
         (Path::new("/no/such/volume"), "No such file or directory"),
         (folder.path(), "is a directory"),
+        (&socket, "neither a file nor a device"),
         (&zeros, "not a HAMMER volume"),
         (&short, "truncated"),
     ] {
