@@ -35,7 +35,7 @@ enum Step {
     Ascii,
     /// Relative links in documents lead to files
     Links,
-    /// Unsafe code is only where decision D12 allows it
+    /// Unsafe code is only in the modules that are meant to have it
     Unsafe,
     /// rustfmt
     Fmt,

@@ -9,7 +9,7 @@ use crate::run::Run;
 /// The oldest supported Rust, as the workspace's `rust-version` says.
 pub(crate) const OLDEST: &str = "1.90.0";
 
-/// The bare-metal targets of decision D12's libraries.
+/// The bare-metal targets that the libraries build for.
 pub(crate) const BARE_TARGETS: [&str; 3] =
     ["x86_64-unknown-none", "aarch64-unknown-none", "riscv64gc-unknown-none-elf"];
 

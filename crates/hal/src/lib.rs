@@ -9,8 +9,8 @@
 //! | waiting | [`Wait`] | [`SpinWait`], `ThreadWait` |
 //! | locks, and a facade for model checkers | - | [`sync::Lock`], [`sync::WaitLock`], [`sync::atomic`] |
 //!
-//! A kernel implements the first four for its machine and hands them to drivers as values: `&'static P`, `Arc<P>`, or
-//! `Arc<dyn Dma>`. A driver names only the concerns that it uses. Nothing here is a static, so two machines live in one
+//! A kernel implements memory, time and CPUs for its machine, makes windows of its devices' registers, and hands all of
+//! these to drivers as values: `&'static P`, `Arc<P>`, or `Arc<dyn Dma>`. A driver names only the concerns that it uses. Nothing here is a static, so two machines live in one
 //! process; the one exception is the pair of [preemption hooks](sync::register_preemption).
 //!
 //! ```

@@ -1,5 +1,5 @@
 //! A small checker of finished images, written straight on bytes: it shares no layout and no checksum with the
-//! builder. Offsets are those of the fact sheet.
+//! builder. Offsets are numbers, as the format has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! What the builder's operations leave on the disk: the fact sheet's worked examples, told by the original's code.
+//! What the builder's operations leave on the disk: worked examples, told by the original's code.
 
 use dfly_hammer::ondisk::node::{TYPE_LEAF, Tid};
 use dfly_hammer::ondisk::record::RecType;

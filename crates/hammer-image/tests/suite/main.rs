@@ -1,4 +1,4 @@
-//! The builder against an independent checker, the fact sheet's worked examples, and every damage.
+//! The builder against an independent checker, worked examples of the format, and every damage.
 #![cfg(test)]
 
 mod check;
