@@ -4,8 +4,8 @@
 //! is allocated. The lock covers a look-up or the choice of a victim, never I/O.
 //!
 //! A new page is on probation. If it is used again by the time its turn comes, it is kept; if not, it goes, and only its
-//! address is remembered: who comes back is kept at once. So reading one large file goes round in a mebibyte, which the
-//! CPU's own caches hold, and leaves the B-tree alone; and a new working set still finds its way in.
+//! address is remembered: who comes back is kept at once. So reading one large file goes round in half a mebibyte, which
+//! the CPU's own caches hold, and leaves the B-tree alone; and a new working set still finds its way in.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -23,7 +23,7 @@ use crate::ondisk::node::{NODE_SIZE, Node};
 use crate::ondisk::{BUFFER_SIZE, Offset};
 
 /// Pages on probation, at most, once every frame has memory; a tenth of a small cache.
-const PROBATION_PAGES: usize = 64;
+const PROBATION_PAGES: usize = 32;
 
 /// What the page cache did, and how it stands. Counts are since the mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
