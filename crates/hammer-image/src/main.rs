@@ -10,7 +10,7 @@ use dfly_hammer_image::{Format, demo, pack};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Files of the volumes, separated by colons.
+    /// Files of the volumes, separated by colons; what they hold is lost.
     #[arg(value_name = "OUT[:OUT...]")]
     out: String,
     /// Packs this directory instead of the demonstration.
