@@ -1,6 +1,8 @@
 //! Steps that look at orders of execution: loom's models and Miri.
 
-use anyhow::{Result, ensure};
+use std::{fs, thread};
+
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     project::Project,
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// The crates with unsafe code.
-const WITH_UNSAFE: &str = "-p dfly-hal -p dfly-msgport -p dfly-bio";
+const WITH_UNSAFE: [&str; 3] = ["dfly-bio", "dfly-hal", "dfly-msgport"];
 
 /// What they have besides counters, whose figures Miri changes: it lets weak exchanges fail now and then.
 const FEATURES: &str = "std,dfly-hal/fake,dfly-hal/conformance";
@@ -42,9 +44,33 @@ pub(crate) fn loom_cargo(project: &Project, cargo: Run) -> Run {
 /// minutes.
 pub(crate) const LOOM_MAX_PREEMPTIONS: &str = "2";
 
+/// Miri uses one CPU for a test binary, so the crates run side by side.
 pub(crate) fn miri(project: &Project, tests: &mut Tally) -> Result<()> {
     toolchain::toolchain("nightly", &["miri", "rust-src"])?;
-    project
-        .cargo_of("nightly", &format!("miri test --tests --no-fail-fast --features {FEATURES} {WITH_UNSAFE}"))
-        .run_tests(tests)
+    project.cargo_of("nightly", "miri setup").run()?;
+    let logs = project.target.join("miri-logs");
+    fs::create_dir_all(&logs)?;
+    let test = &|package: &'static str| {
+        let words = format!("miri test --tests --no-fail-fast --features {FEATURES} -p {package}");
+        let log = logs.join(package);
+        (project.cargo_of("nightly", &words).run_logged(&log), log)
+    };
+    let ended = thread::scope(|scope| {
+        let running = WITH_UNSAFE.map(|package| scope.spawn(move || test(package)));
+        running.map(|package| package.join())
+    });
+    let mut failed = Vec::new();
+    for (package, ended) in WITH_UNSAFE.iter().zip(ended) {
+        let Ok((result, log)) = ended else { bail!("the thread for {package} panicked") };
+        let before = tests.total();
+        for line in fs::read_to_string(log)?.lines() {
+            println!("{line}");
+            tests.read(line);
+        }
+        if result.is_err() || tests.total() == before {
+            failed.push(*package);
+        }
+    }
+    ensure!(failed.is_empty(), "failed, or without any test: {}", failed.join(", "));
+    Ok(())
 }

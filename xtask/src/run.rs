@@ -151,12 +151,12 @@ impl Tally {
         self.ignored += other.ignored;
     }
 
-    fn total(self) -> u64 {
+    pub(crate) fn total(self) -> u64 {
         self.passed + self.failed + self.ignored
     }
 
     /// Counts what a `test result:` line says; other lines say nothing.
-    fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
             return;
