@@ -1,39 +1,16 @@
 //! Where devices see the process's own memory: nothing is copied, and nothing is allocated for a request.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::task::Waker;
 
+use dfly_alloc_count::allocator_calls;
 use dfly_bio::{Bio, Buf, Image};
 use dfly_hal::dma::{CoherentMem, Constraints, DevAddr, Direction, Dma, DmaError, Mapping, SegmentSink};
 use dfly_hal::host::{HostClock, HostCpus, HostDma};
 use dfly_hal::{Clock, CpuId, Cpus, Instant, SpinWait, ThreadWait};
 use dfly_nvme::model::{DeviceMemory, Disk, Model};
 use dfly_nvme::{Config, Nvme};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: passes everything on to `System`.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        // SAFETY: passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 struct Host {
     clock: HostClock,
@@ -136,19 +113,23 @@ fn the_controller_gets_the_buffers_own_address_and_a_request_allocates_nothing()
     let mut bio = Bio::new();
     bio.read(4096, buf);
     let mut bio = bio.call(&device, w);
-    let before = ALLOCATIONS.get();
-    for round in 0..200 {
-        let buf = bio.take_buf().unwrap();
-        assert_eq!(buf.as_ptr().addr(), address);
-        if round % 2 == 0 {
-            bio.read(8192, buf)
-        } else {
-            bio.write(8192, buf)
-        };
-        bio = bio.call(&device, w);
-        assert_eq!(bio.status(), Ok(()));
-    }
-    assert_eq!(ALLOCATIONS.get(), before);
+    let mut last = None;
+    let calls = allocator_calls(|| {
+        for round in 0..200 {
+            let buf = bio.take_buf().unwrap();
+            assert_eq!(buf.as_ptr().addr(), address);
+            if round % 2 == 0 {
+                bio.read(8192, buf);
+            } else {
+                bio.write(8192, buf);
+            }
+            bio = bio.call(&device, w);
+            assert_eq!(bio.status(), Ok(()));
+        }
+        last = Some(bio);
+    });
+    assert_eq!(calls, 0);
+    let bio = last.unwrap();
     assert_eq!(model.counts().last_prp1, address as u64);
     assert_eq!(bio.bytes().next().unwrap(), [7; 64 << 10]);
 }
