@@ -237,6 +237,12 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
         self.alarm_at(self.hal().now());
     }
 
+    /// Lets some time go by before the controller is looked at again.
+    fn pause(&self, w: &mut dyn Wait) {
+        let soon = self.hal().now().saturating_add(STOP_LOOK);
+        let _ = block_on(w, sleep_until(self.hal(), soon), Some(soon));
+    }
+
     /// Goes on with stopping, and answers everything once the controller has stopped, or is no longer believed to.
     fn stop_on(self: &Arc<Self>, belief: Belief) -> usize {
         let now = self.hal().now();
@@ -349,15 +355,15 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
         Work { core: &self.core }
     }
 
-    /// Waits for what is under way, shuts the controller down in order, and lets it go. Requests that come meanwhile are
-    /// answered as [`Failure::Gone`]. May block, for at most the deadlines of requests and ten seconds.
-    pub fn detach(self, w: &mut dyn Wait) -> Result<(), Stopped> {
+    /// Waits for what is under way, shuts the controller down in order, and lets it go: the state is then
+    /// [`State::Dead`], and requests that come are answered as [`Failure::Gone`]. May block, for at most the deadlines of
+    /// requests, ten seconds, and the controller's own time to stop. Once is enough: a second call says why it is dead.
+    pub fn detach(&self, w: &mut dyn Wait) -> Result<(), Stopped> {
         let core = &self.core;
         core.queues.iter().for_each(|queue| queue.lock().refuse());
         while core.is_live() && !core.queues.iter().all(|queue| queue.lock().is_idle()) {
             core.poll();
-            let soon = core.hal().now().saturating_add(STOP_LOOK);
-            let _ = block_on(w, sleep_until(core.hal(), soon), Some(soon));
+            core.pause(w);
         }
         match self.state() {
             State::Live => {}
@@ -366,12 +372,19 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
         core.queues.iter().for_each(|queue| queue.lock().close());
         CC.update(core.window(), |cc| cc.with_shn(1));
         let deadline = core.hal().now().saturating_add(LONGEST_SHUTDOWN);
-        let patience = Patience { clock: core.hal(), wait: w, deadline };
-        match CSTS.poll_until(core.window(), patience, |csts| csts.shst() == 2 || csts.is_gone()) {
-            Ok(csts) if csts.is_gone() => Err(Stopped::Gone),
-            Ok(_) => Ok(()),
-            Err(_) => Err(Stopped::Timeout),
+        let patience = Patience { clock: core.hal(), wait: &mut *w, deadline };
+        let shut_down =
+            match CSTS.poll_until(core.window(), patience, |csts| csts.shst() == 2 || csts.is_gone()) {
+                Ok(csts) if csts.is_gone() => Err(Stopped::Gone),
+                Ok(_) => Ok(()),
+                Err(_) => Err(Stopped::Timeout),
+            };
+        core.stop(Stopped::Detached);
+        while matches!(self.state(), State::Stopping(_)) {
+            core.stop_on(Belief::UntilDeadline);
+            core.pause(w);
         }
+        shut_down
     }
 }
 

@@ -380,6 +380,9 @@ fn detach_waits_for_what_is_under_way() {
     };
     nvme.detach(&mut SpinWait::new(&mut idle)).unwrap();
     assert_eq!(pending.try_take().unwrap().status(), Ok(()));
+    assert_eq!(nvme.state(), State::Dead(Stopped::Detached));
+    assert_eq!(nvme.detach(&mut SpinWait::new(&mut idle)), Err(Stopped::Detached));
+    drop(nvme);
     bench.is_clean();
 }
 
