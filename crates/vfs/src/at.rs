@@ -1,11 +1,11 @@
 //! The handles of a chain of calls: a place in a file system with a waiter, and an open file.
 
 use core::fmt;
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Deref};
 
 use dfly_hal::Wait;
 
-use crate::text::PathText;
+use crate::path_text::PathText;
 use crate::walk::{self, Walk};
 use crate::{
     Access, Attr, Call, Cred, DirSink, Errno, Error, FileSystem, Name, NodeId, Opened, Permit, ReadSink,
@@ -115,10 +115,9 @@ impl<'f, 'w, F: FileSystem + ?Sized> At<'f, 'w, F> {
     }
 
     /// Opens this node. Errors: see [`FileSystem::open`], `EACCES`, `EPERM`.
-    pub fn open(mut self, how: Access) -> Result<File<'f, F>> {
-        self.attr()?.check(&self.call.cred, how.permit())?;
-        let opened = self.fs.open(&mut self.call, self.node, how)?;
-        Ok(File { fs: self.fs, opened, how, cred: self.call.cred })
+    pub fn open(mut self, how: Access) -> Result<File<&'f F>> {
+        let attr = self.attr()?;
+        File::open(self.fs, &mut self.call, &attr, how)
     }
 
     /// The entries of this directory. Errors: see [`FileSystem::readdir`], `EACCES`.
@@ -229,14 +228,27 @@ impl<F: ?Sized> fmt::Debug for At<'_, '_, F> {
 }
 
 /// An open file, closed when it is dropped. It keeps no waiter: each operation that may block takes one.
-pub struct File<'f, F: FileSystem + ?Sized> {
-    fs: &'f F,
+///
+/// `R` is how it refers to its file system: by `&F`, or by what keeps it alive and mounted
+/// ([`Mounted`](crate::Mounted)).
+pub struct File<R>
+where
+    R: Deref<Target: FileSystem>,
+{
+    fs: R,
     opened: Opened,
     how: Access,
     cred: Cred,
 }
 
-impl<F: FileSystem + ?Sized> File<'_, F> {
+impl<R: Deref<Target: FileSystem>> File<R> {
+    /// Opens the node that `attr` was found for, which is in `fs`. Errors: see [`FileSystem::open`], `EACCES`, `EPERM`.
+    pub fn open(fs: R, c: &mut Call<'_>, attr: &Attr, how: Access) -> Result<Self> {
+        attr.check(&c.cred, how.permit())?;
+        let opened = fs.open(c, attr.node, how)?;
+        Ok(Self { fs, opened, how, cred: c.cred })
+    }
+
     /// The key of the open node.
     pub fn node(&self) -> NodeId {
         self.opened.node
@@ -296,13 +308,13 @@ impl<F: FileSystem + ?Sized> File<'_, F> {
     }
 }
 
-impl<F: FileSystem + ?Sized> Drop for File<'_, F> {
+impl<R: Deref<Target: FileSystem>> Drop for File<R> {
     fn drop(&mut self) {
         self.fs.close(self.opened.open);
     }
 }
 
-impl<F: FileSystem + ?Sized> fmt::Debug for File<'_, F> {
+impl<R: Deref<Target: FileSystem>> fmt::Debug for File<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File")
             .field("node", &self.opened.node)

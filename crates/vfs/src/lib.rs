@@ -13,7 +13,8 @@
 //!
 //! On top of the trait: [`walk()`] finds a path, with symbolic links, variant symlinks ([`varsym`]) and every limit;
 //! [`At`] binds a waiter for a chain of calls; [`Attr::check`] and [`SetAttr::apply`] are the rules of permission that
-//! all file systems share; `mem::MemFs` (feature `mem`) is a file system in memory that serves all of it.
+//! all file systems share; a [`MountTable`] joins file systems to one tree; [`text`] writes names and attributes for
+//! people; `mem::MemFs` (feature `mem`) is a file system in memory that serves all of it.
 //!
 //! ```
 //! # #[cfg(feature = "mem")] {
@@ -42,13 +43,14 @@
 //! | [`FileSystem`] operations | their file system's | yes, through [`Call::wait`] | no | their file system's |
 //! | [`FileSystem::root`], [`FileSystem::close`] | their file system's | no | no | their file system's |
 //! | [`walk()`], [`walk_parent`], [`At`] | no | yes, in the file system | no | 1 KiB, 2 KiB in a link |
+//! | [`MountTable`] | yes, to mount and to list | yes, in the file systems | no | 1.5 KiB, 2.5 KiB in a link |
 //! | [`Name`], [`Attr`], [`SetAttr`], [`Cred`], [`Errno`], [`Error`] | no | no | yes | small |
 //! | [`varsym::expand`] | no | no | yes | 256 bytes |
+//! | [`text`] | no | no | yes | small |
 //! | `mem::MemFs` | yes | no, but for its short lock | no | small |
 //!
-//! What is not here yet: a mount table (it comes with the kernel; [`Walk`] says where it goes), operations as messages
-//! for a file system in a thread or process of its own (with the typed ports of `msgport`), advisory locks, extended
-//! attributes, `ioctl` and `mmap`.
+//! What is not here yet: operations as messages for a file system in a thread or process of its own (with the typed ports
+//! of `msgport`), advisory locks, extended attributes, `ioctl` and `mmap`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -65,8 +67,10 @@ mod error;
 mod fs;
 #[cfg(any(test, feature = "mem"))]
 pub mod mem;
+mod mount;
 mod name;
-mod text;
+mod path_text;
+pub mod text;
 pub mod varsym;
 mod walk;
 
@@ -79,8 +83,9 @@ pub use fs::{
     Call, DirSink, Entry, FIRST_COOKIE, FileSystem, LinkSink, MountFlags, NodeId, OpenId, Opened, ReadSink,
     Result, Special, StatFs, WriteAt,
 };
+pub use mount::{MountTable, Mounted, OpenFile, Place};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, PATH_MAX};
-pub use text::PathText;
+pub use path_text::PathText;
 pub use walk::{Last, Parent, SYMLINKS_MAX, Walk, readlink, walk, walk_parent};
 
 #[cfg(all(doctest, feature = "mem"))]

@@ -2,7 +2,7 @@
 //!
 //! Source: varsym(1), varsym(2) of DragonFly.
 
-use crate::text::{PathText, TEXT_MAX};
+use crate::path_text::{PathText, TEXT_MAX};
 use crate::{Errno, Error};
 
 /// The longest value of a variable, in bytes (256 with its NUL in DragonFly).

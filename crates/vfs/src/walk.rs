@@ -2,7 +2,7 @@
 //!
 //! Source: nlookup(9) of DragonFly, path_resolution of POSIX.
 
-use crate::text::{PathText, TEXT_MAX};
+use crate::path_text::{PathText, TEXT_MAX};
 use crate::varsym::{self, Variables};
 use crate::{Attr, Call, Errno, Error, FileSystem, Kind, Name, NameBuf, NodeId, Result};
 
@@ -19,18 +19,22 @@ pub enum Last {
     Keep,
 }
 
-/// How to walk.
-///
-/// A mount table will be one more field here: the step that crosses from a directory to the root of what is mounted on
-/// it belongs between two components and changes nothing else of the walk.
-#[derive(Clone, Copy, Default)]
-pub struct Walk<'a> {
-    /// Where absolute paths begin and where `..` leads no further up; `None` is the root of the file system.
-    pub root: Option<NodeId>,
+/// How to walk: in one file system, or with `P` = [`Place`](crate::Place) in a [`MountTable`](crate::MountTable).
+#[derive(Clone, Copy)]
+pub struct Walk<'a, P = NodeId> {
+    /// Where absolute paths begin and where `..` leads no further up; `None` is the root of the file system or of the
+    /// table.
+    pub root: Option<P>,
     /// What to do with a symbolic link at the end.
     pub last: Last,
     /// Variables of variant symlinks; `None` leaves `${...}` as text.
     pub variables: Option<&'a dyn Variables>,
+}
+
+impl<P> Default for Walk<'_, P> {
+    fn default() -> Self {
+        Self { root: None, last: Last::default(), variables: None }
+    }
 }
 
 /// Where a name is to be made, removed or changed: what [`walk_parent`] found.
@@ -77,19 +81,7 @@ pub fn walk<F: FileSystem + ?Sized>(
     path: &[u8],
     how: &Walk<'_>,
 ) -> Result<Attr> {
-    let mut at = Walker::begin(fs, c, start, path, how)?;
-    while let Some(step) = at.rest.take_component() {
-        let found = at.find(c, step)?;
-        let keep = how.last == Last::Keep && step.end == End::Last;
-        if found.kind == Kind::Symlink && !keep {
-            at.follow(c, found.node)?;
-        } else if found.kind != Kind::Directory && step.end == End::LastWithSlash {
-            return Err(Errno::ENOTDIR.into());
-        } else {
-            at.here = found;
-        }
-    }
-    Ok(at.here)
+    Ok(walk_in(fs, c, &start, path, how)?.attr)
 }
 
 /// Finds the directory in which `path`'s last component is, or is to be, without looking at that component.
@@ -102,21 +94,7 @@ pub fn walk_parent<F: FileSystem + ?Sized>(
     path: &[u8],
     how: &Walk<'_>,
 ) -> Result<Parent> {
-    let mut at = Walker::begin(fs, c, start, path, how)?;
-    while let Some(step) = at.rest.take_component() {
-        if step.end != End::More {
-            at.here.check_search(&c.cred)?;
-            let name = Name::new(at.rest.bytes_of(step))?.into();
-            return Ok(Parent { dir: at.here, name, trailing_slash: step.end == End::LastWithSlash });
-        }
-        let found = at.find(c, step)?;
-        if found.kind == Kind::Symlink {
-            at.follow(c, found.node)?;
-        } else {
-            at.here = found;
-        }
-    }
-    Err(Error::new(Errno::EINVAL).because("the root has no name"))
+    Ok(walk_parent_in(fs, c, &start, path, how)?.1)
 }
 
 /// The target of a symbolic link, as stored.
@@ -135,58 +113,161 @@ pub fn readlink<F: FileSystem + ?Sized>(fs: &F, c: &mut Call<'_>, link: NodeId) 
     Ok(target)
 }
 
-struct Walker<'a, F: ?Sized> {
-    fs: &'a F,
-    how: &'a Walk<'a>,
-    root: NodeId,
+/// What can be walked: the steps between the components of a path.
+pub(crate) trait Space {
+    /// What names a node.
+    type Place: Clone + PartialEq;
+
+    /// Where absolute paths begin.
+    fn top(&self) -> Self::Place;
+    fn attr(&self, c: &mut Call<'_>, at: &Self::Place) -> Result<Attr>;
+    fn down(&self, c: &mut Call<'_>, dir: &Self::Place, name: Name<'_>) -> Result<Found<Self::Place>>;
+    fn up(&self, c: &mut Call<'_>, dir: &Self::Place) -> Result<Found<Self::Place>>;
+    fn target(&self, c: &mut Call<'_>, link: &Self::Place) -> Result<PathText>;
+}
+
+/// Where a step led.
+pub(crate) struct Found<P> {
+    pub(crate) place: P,
+    pub(crate) attr: Attr,
+}
+
+/// One file system.
+impl<F: FileSystem + ?Sized> Space for F {
+    type Place = NodeId;
+
+    fn top(&self) -> NodeId {
+        self.root()
+    }
+
+    fn attr(&self, c: &mut Call<'_>, at: &NodeId) -> Result<Attr> {
+        self.getattr(c, *at)
+    }
+
+    fn down(&self, c: &mut Call<'_>, dir: &NodeId, name: Name<'_>) -> Result<Found<NodeId>> {
+        let attr = self.nresolve(c, *dir, name)?;
+        Ok(Found { place: attr.node, attr })
+    }
+
+    fn up(&self, c: &mut Call<'_>, dir: &NodeId) -> Result<Found<NodeId>> {
+        let attr = self.nlookupdotdot(c, *dir)?;
+        Ok(Found { place: attr.node, attr })
+    }
+
+    fn target(&self, c: &mut Call<'_>, link: &NodeId) -> Result<PathText> {
+        readlink(self, c, *link)
+    }
+}
+
+/// See [`walk`].
+pub(crate) fn walk_in<S: Space + ?Sized>(
+    space: &S,
+    c: &mut Call<'_>,
+    start: &S::Place,
+    path: &[u8],
+    how: &Walk<'_, S::Place>,
+) -> Result<Found<S::Place>> {
+    let mut at = Walker::begin(space, c, start, path, how)?;
+    while let Some(step) = at.rest.take_component() {
+        let found = at.find(c, step)?;
+        let keep = how.last == Last::Keep && step.end == End::Last;
+        if found.attr.kind == Kind::Symlink && !keep {
+            at.follow(c, &found.place)?;
+        } else if found.attr.kind != Kind::Directory && step.end == End::LastWithSlash {
+            return Err(Errno::ENOTDIR.into());
+        } else {
+            at.here = found;
+        }
+    }
+    Ok(at.here)
+}
+
+/// See [`walk_parent`].
+pub(crate) fn walk_parent_in<S: Space + ?Sized>(
+    space: &S,
+    c: &mut Call<'_>,
+    start: &S::Place,
+    path: &[u8],
+    how: &Walk<'_, S::Place>,
+) -> Result<(S::Place, Parent)> {
+    let mut at = Walker::begin(space, c, start, path, how)?;
+    while let Some(step) = at.rest.take_component() {
+        if step.end != End::More {
+            let dir = at.here.attr;
+            dir.check_search(&c.cred)?;
+            let name = Name::new(at.rest.bytes_of(step))?.into();
+            return Ok((at.here.place, Parent { dir, name, trailing_slash: step.end == End::LastWithSlash }));
+        }
+        let found = at.find(c, step)?;
+        if found.attr.kind == Kind::Symlink {
+            at.follow(c, &found.place)?;
+        } else {
+            at.here = found;
+        }
+    }
+    Err(Error::new(Errno::EINVAL).because("the root has no name"))
+}
+
+struct Walker<'a, S: Space + ?Sized> {
+    space: &'a S,
+    how: &'a Walk<'a, S::Place>,
+    root: S::Place,
     /// Where the walk is.
-    here: Attr,
+    here: Found<S::Place>,
     /// What is still to be walked.
     rest: Rest,
     links: u32,
 }
 
-impl<'a, F: FileSystem + ?Sized> Walker<'a, F> {
-    fn begin(fs: &'a F, c: &mut Call<'_>, start: NodeId, path: &[u8], how: &'a Walk<'a>) -> Result<Self> {
-        let root = how.root.unwrap_or_else(|| fs.root());
+impl<'a, S: Space + ?Sized> Walker<'a, S> {
+    fn begin(
+        space: &'a S,
+        c: &mut Call<'_>,
+        start: &S::Place,
+        path: &[u8],
+        how: &'a Walk<'a, S::Place>,
+    ) -> Result<Self> {
+        let root = how.root.clone().unwrap_or_else(|| space.top());
         if path.is_empty() {
             return Err(Error::new(Errno::ENOENT).because("empty path"));
         }
         let mut rest = Rest::new();
         rest.prepend(path)?;
-        let start = if path.starts_with(b"/") { root } else { start };
-        let here = fs.getattr(c, start)?;
-        Ok(Self { fs, how, root, here, rest, links: 0 })
+        let place = if path.starts_with(b"/") { root.clone() } else { start.clone() };
+        let here = Found { attr: space.attr(c, &place)?, place };
+        Ok(Self { space, how, root, here, rest, links: 0 })
     }
 
     /// One component further: `.`, `..` or an entry.
-    fn find(&self, c: &mut Call<'_>, step: Step) -> Result<Attr> {
-        self.here.check_search(&c.cred)?;
+    fn find(&self, c: &mut Call<'_>, step: Step) -> Result<Found<S::Place>> {
+        self.here.attr.check_search(&c.cred)?;
+        let here = &self.here.place;
         match self.rest.bytes_of(step) {
-            b"." => Ok(self.here),
-            b".." if self.here.node == self.root => Ok(self.here),
-            b".." => self.fs.nlookupdotdot(c, self.here.node),
-            name => self.fs.nresolve(c, self.here.node, Name::new(name)?),
+            b"." => Ok(Found { place: here.clone(), attr: self.here.attr }),
+            b".." if *here == self.root => Ok(Found { place: here.clone(), attr: self.here.attr }),
+            b".." => self.space.up(c, here),
+            name => self.space.down(c, here, Name::new(name)?),
         }
     }
 
     /// Puts the target of `link` before what is still to be walked.
     // Apart from the walk, so that a walk without links does not pay for its stack.
     #[inline(never)]
-    fn follow(&mut self, c: &mut Call<'_>, link: NodeId) -> Result<()> {
+    fn follow(&mut self, c: &mut Call<'_>, link: &S::Place) -> Result<()> {
         if self.links >= SYMLINKS_MAX {
             return Err(Errno::ELOOP.into());
         }
         self.links += 1;
-        let mut target = readlink(self.fs, c, link)?;
+        let mut target = self.space.target(c, link)?;
         if let Some(variables) = self.how.variables {
             varsym::expand(&mut target, variables)?;
         }
         if target.is_empty() {
             return Err(Error::new(Errno::ENOENT).because("empty symbolic link"));
         }
-        if target.starts_with(b"/") && self.here.node != self.root {
-            self.here = self.fs.getattr(c, self.root)?;
+        if target.starts_with(b"/") && self.here.place != self.root {
+            let attr = self.space.attr(c, &self.root)?;
+            self.here = Found { place: self.root.clone(), attr };
         }
         self.rest.prepend(&target)
     }
@@ -255,4 +336,4 @@ impl Rest {
 
 #[cfg(test)]
 #[path = "walk_tests.rs"]
-mod tests;
+pub(crate) mod tests;

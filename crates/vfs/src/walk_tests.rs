@@ -9,7 +9,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 /// A tree of plain text: `dir/`, `file`, `link -> target`, one per line.
-fn tree(lines: &str) -> MemFs {
+pub(crate) fn tree(lines: &str) -> MemFs {
     let fs = MemFs::new();
     with(&fs, |c| {
         for line in lines.lines().map(str::trim).filter(|l| !l.is_empty()) {
@@ -210,15 +210,15 @@ fn the_parent_walk_stops_before_the_last_component() {
 // The same walk in the plainest words: recursive, on strings, without any limit but the number of links.
 
 #[derive(Clone, Debug)]
-enum Plain {
+pub(crate) enum Plain {
     Dir,
     File,
     Link(String),
 }
 
-type Model = BTreeMap<Vec<String>, Plain>;
+pub(crate) type Model = BTreeMap<Vec<String>, Plain>;
 
-fn plain_walk(
+pub(crate) fn plain_walk(
     m: &Model,
     at: &mut Vec<String>,
     path: &str,
@@ -266,7 +266,7 @@ fn plain_walk(
     Ok(())
 }
 
-fn arb_path() -> impl Strategy<Value = String> {
+pub(crate) fn arb_path() -> impl Strategy<Value = String> {
     let part = prop::sample::select(std::vec!["a", "b", "c", "d", ".", "..", "", "a", "b"]);
     (prop::collection::vec(part, 1..6), any::<bool>(), any::<bool>()).prop_map(|(parts, absolute, slash)| {
         let mut path = parts.join("/");
@@ -281,7 +281,7 @@ fn arb_path() -> impl Strategy<Value = String> {
 }
 
 /// What to make: in which of the directories made so far, under which name.
-fn arb_node() -> impl Strategy<Value = (usize, &'static str, Plain)> {
+pub(crate) fn arb_node() -> impl Strategy<Value = (usize, &'static str, Plain)> {
     let what = prop_oneof![
         3 => Just(Plain::Dir),
         1 => Just(Plain::File),
