@@ -118,7 +118,9 @@ impl Copy {
                         .with_context(|| to.display().to_string()),
                     _ => Ok(()),
                 },
-                Visit::Failed { error } => Err(anyhow::Error::new(error).context(printable(visitor.path()))),
+                Visit::Failed { error } => {
+                    Err(anyhow::Error::new(error).context(printable(visitor.path()).to_string()))
+                }
             };
             if let Err(e) = done {
                 complete = false;
@@ -146,7 +148,7 @@ impl Copy {
     }
 
     fn node(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<()> {
-        self.bar.set_message(printable(to.as_os_str().as_bytes()));
+        self.bar.set_message(printable(to.as_os_str().as_bytes()).to_string());
         if !matches!(attr.kind, Kind::Regular | Kind::Symlink) {
             let what = crate::text::kind(attr.kind);
             let notice = anyhow::anyhow!("left out: neither file nor directory nor link ({what})");

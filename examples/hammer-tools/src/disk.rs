@@ -58,7 +58,8 @@ impl Disk {
         }
         let mut wait = ThreadWait::new();
         let fs = Hammer::mount(&devices, options, &mut wait).with_context(|| {
-            let names: Vec<_> = paths.iter().map(|p| printable(p.as_os_str().as_bytes())).collect();
+            let names: Vec<_> =
+                paths.iter().map(|p| printable(p.as_os_str().as_bytes()).to_string()).collect();
             names.join(":")
         })?;
         Ok(Self { fs, wait })
@@ -75,7 +76,7 @@ impl Disk {
         let how = Walk { last, ..Walk::default() };
         let call = &mut Call::new(&mut self.wait);
         walk(&self.fs, call, self.fs.root(), path.as_bytes(), &how)
-            .with_context(|| printable(path.as_bytes()))
+            .with_context(|| printable(path.as_bytes()).to_string())
     }
 
     pub(crate) fn attr(&mut self, node: NodeId) -> dfly_vfs::Result<Attr> {

@@ -82,6 +82,6 @@ impl Listing<'_> {
 
     fn complain(&mut self, name: &[u8], e: dfly_vfs::Error) {
         self.complete = false;
-        crate::complain(&anyhow::Error::new(e).context(printable(name)));
+        crate::complain(&anyhow::Error::new(e).context(printable(name).to_string()));
     }
 }

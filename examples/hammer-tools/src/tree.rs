@@ -34,7 +34,7 @@ pub(crate) fn run(args: &TreeArgs, out: &mut dyn Write) -> Result<()> {
 
 /// Reports what is left out of the output.
 fn complain(path: &[u8], e: anyhow::Error) {
-    crate::complain(&e.context(printable(path)));
+    crate::complain(&e.context(printable(path).to_string()));
 }
 
 /// Draws the tree for people. Returns whether it is complete.
@@ -153,7 +153,7 @@ fn object(
             }
         }
         (Kind::Regular, Hash::Sha256(bar)) => {
-            bar.set_message(printable(path));
+            bar.set_message(printable(path).to_string());
             out.write_all(b", \"sha256\": ")?;
             match sha256(disk, attr.node, attr.size, bar) {
                 Ok(hash) => write!(out, "\"{hash}\"")?,
