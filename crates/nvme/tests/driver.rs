@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfly_bio::{Bio, BlockDevice, Buf, BufVec, Failure, Image, JobList, PendingBio};
 use dfly_hal::fake::FakeHal;
 use dfly_hal::{Clock, SpinWait, ThreadWait, block_on};
-use dfly_nvme::model::{Abilities, Disk, Fault, Model};
+use dfly_nvme::model::{Abilities, Disk, Fault, Mistake, Model};
 use dfly_nvme::{AttachError, Config, Interrupts, Nvme, State, Stopped};
 
 type TestModel = Model<Arc<FakeHal>>;
@@ -125,7 +125,7 @@ fn writes_reach_the_medium_with_fua_and_flush() {
     flush.flush();
     assert_eq!(call(&nvme, 1, flush).status(), Ok(()));
     let mut medium = vec![0; data.len()];
-    bench.model.image(1).unwrap().read(8192, &mut medium);
+    assert!(bench.model.peek(1, 8192, &mut medium));
     assert_eq!(medium, data);
     let counts = bench.model.counts();
     assert_eq!((counts.fua, counts.flushes), (1, 1));
@@ -241,7 +241,7 @@ fn status_codes_are_told_apart() {
         (1, 0x00, Failure::Device),
         (7, 0x00, Failure::Device),
     ] {
-        bench.model.inject(Fault::Status(sct, sc));
+        bench.model.inject(Fault::Io(Mistake::Status(sct, sc)));
         assert_eq!(call(&nvme, 1, read(0, 512)).status(), Err(failure));
     }
     assert_eq!((nvme.state(), nvme.stats().errors), (State::Live, 6));
@@ -268,11 +268,11 @@ fn attach_to_a_broken_controller_ends_in_an_error_in_time() {
 
 #[test]
 fn an_unknown_or_repeated_completion_stops_the_controller_and_answers_everything() {
-    for fault in [Fault::UnknownCid, Fault::Duplicate] {
+    for mistake in [Mistake::UnknownCid, Mistake::Duplicate, Mistake::WrongQueue, Mistake::BadHead] {
         let bench = Bench::small();
         let nvme = bench.attach(Config::default());
         let device = nvme.namespace(1).unwrap();
-        bench.model.inject(fault);
+        bench.model.inject(Fault::Io(mistake));
         let pending: Vec<_> = (0..4).map(|i| read(i * 512, 512).start(&device)).collect();
         for pending in pending {
             let status = wait(&nvme, pending).status();
@@ -290,8 +290,8 @@ fn a_swallowed_request_times_out_and_its_neighbours_are_answered() {
     let bench = Bench::small();
     let nvme = bench.attach(Config::default());
     let device = nvme.namespace(1).unwrap();
-    bench.model.inject(Fault::Drop);
-    bench.model.inject(Fault::Drop);
+    bench.model.inject(Fault::Io(Mistake::Drop));
+    bench.model.inject(Fault::Io(Mistake::Drop));
     let mut first = read(0, 512);
     first.deadline(bench.hal.now().saturating_add(Duration::from_secs(2)));
     let first = first.start(&device);
@@ -357,7 +357,7 @@ fn dropping_the_driver_answers_everything_and_namespaces_that_outlive_it_are_gon
     let nvme = bench.attach(Config { queue_depth: 4, ..Config::default() });
     let device = nvme.namespace(1).unwrap();
     for _ in 0..3 {
-        bench.model.inject(Fault::Drop);
+        bench.model.inject(Fault::Io(Mistake::Drop));
     }
     let pending: Vec<_> = (0..10).map(|i| read(i * 512, 512).start(&device)).collect();
     drop(nvme);

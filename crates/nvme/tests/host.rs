@@ -6,10 +6,10 @@ use std::task::Waker;
 
 use dfly_alloc_count::allocator_calls;
 use dfly_bio::{Bio, Buf, Image};
-use dfly_hal::dma::{CoherentMem, Constraints, DevAddr, Direction, Dma, DmaError, Mapping, SegmentSink};
+use dfly_hal::dma::{CoherentMem, Constraints, Direction, Dma, DmaError, Mapping, SegmentSink};
 use dfly_hal::host::{HostClock, HostCpus, HostDma};
 use dfly_hal::{Clock, CpuId, Cpus, Instant, SpinWait, ThreadWait};
-use dfly_nvme::model::{DeviceMemory, Disk, Model};
+use dfly_nvme::model::{Disk, HostMemory, Model};
 use dfly_nvme::{Config, Nvme};
 
 struct Host {
@@ -79,29 +79,13 @@ unsafe impl Cpus for Host {
     }
 }
 
-/// The process's memory, for a driver that is trusted: it runs in the same thread.
-struct Process;
-
-impl DeviceMemory for Process {
-    fn read(&self, at: DevAddr, to: &mut [u8]) -> bool {
-        let from = std::ptr::with_exposed_provenance::<u8>(at.0 as usize);
-        // SAFETY: `HostDma` exposed it, and the driver lends it.
-        unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
-        true
-    }
-    fn write(&self, at: DevAddr, from: &[u8]) -> bool {
-        let to = std::ptr::with_exposed_provenance_mut::<u8>(at.0 as usize);
-        // SAFETY: as above.
-        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-        true
-    }
-}
-
 #[test]
 fn the_controller_gets_the_buffers_own_address_and_a_request_allocates_nothing() {
     let hal = std::sync::Arc::new(Host { clock: HostClock::new(), cpus: HostCpus::new(1) });
     let image = Image::from_bytes(&[7; 1 << 20]).unwrap();
-    let model = std::sync::Arc::new(Model::new(Process, vec![Disk::new(512, image)]));
+    // SAFETY: `Nvme` drives it, with memory of `HostDma`.
+    let memory = unsafe { HostMemory::new() };
+    let model = std::sync::Arc::new(Model::new(memory, vec![Disk::new(512, image)]));
     let nvme = Nvme::attach(model.clone(), hal, Config::default(), &mut ThreadWait::new()).unwrap();
     let device = nvme.namespace(1).unwrap();
     let mut poll = || {

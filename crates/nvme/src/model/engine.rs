@@ -1,17 +1,20 @@
 //! The state machine of the model.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use dfly_bio::Image;
+use dfly_bio::{Access, Failure};
 use dfly_hal::dma::DevAddr;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Abilities, Counts, DeviceMemory, Disk, Fault, walk};
+use super::{Abilities, Counts, DeviceMemory, Disk, Fault, Mistake, walk};
 use crate::spec::{
     ACQ, AQA, ASQ, Aqa, CAP, CC, CSTS, Cap, Cc, Command, Completion, Csts, DOORBELLS, Feature, Generic,
-    INTMC, INTMS, IdentifyController, IdentifyNamespace, IdentifyWhat, LbaFormat, Opcode, StatusField, VS,
+    INTMC, INTMS, IdentifyController, IdentifyNamespace, IdentifyWhat, LbaFormat, Media, Opcode, StatusField,
+    VS,
 };
 
 /// Status: code type and code.
@@ -20,7 +23,31 @@ const OK: Code = (0, Generic::SUCCESS.0);
 const BAD_FIELD: Code = (0, Generic::INVALID_FIELD.0);
 const BAD_OPCODE: Code = (0, Generic::INVALID_OPCODE.0);
 const BAD_DATA: Code = (0, Generic::DATA_TRANSFER.0);
+const READ_ONLY: Code = (0, Generic::WRITE_PROTECTED.0);
 const PAGE: u64 = 4096;
+/// Bytes that go between a medium and memory at once.
+const BUFFER: usize = 64 << 10;
+
+/// Interrupt vectors that wait to be raised.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Raised([u64; 4]);
+
+impl Raised {
+    const MOST: u16 = 256;
+
+    fn raise(&mut self, vector: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(vector / 64)) {
+            *word |= 1 << (vector % 64);
+        }
+    }
+
+    pub(super) fn vectors(self) -> impl Iterator<Item = u16> {
+        let is_raised = move |&vector: &u16| {
+            self.0.get(usize::from(vector / 64)).is_some_and(|word| word >> (vector % 64) & 1 != 0)
+        };
+        (0..Self::MOST).filter(is_raised)
+    }
+}
 
 #[derive(Clone, Copy)]
 struct SubQueue {
@@ -44,8 +71,7 @@ struct CompQueue {
 pub(super) struct Engine {
     pub(super) disks: Vec<Disk>,
     pub(super) counts: Counts,
-    /// Vectors to raise, a bit each.
-    pub(super) raised: u64,
+    pub(super) raised: Raised,
     abilities: Abilities,
     cc: Cc,
     csts: Csts,
@@ -56,10 +82,19 @@ pub(super) struct Engine {
     sqs: Vec<Option<SubQueue>>,
     cqs: Vec<Option<CompQueue>>,
     gone: bool,
+    /// Register accesses until it is gone.
+    accesses_left: Option<u64>,
     never_ready: bool,
     stuck: bool,
+    registers: Vec<(usize, u32)>,
+    identify: Vec<(IdentifyWhat, u16, u8)>,
     /// For I/O commands to come.
-    faults: VecDeque<Fault>,
+    io: VecDeque<Mistake>,
+    /// For admin commands to come.
+    admin: Vec<(u8, Mistake)>,
+    buffer: Box<[u8]>,
+    /// The memory of the command that is executed.
+    runs: Vec<(u64, usize)>,
 }
 
 const fn low(old: u64, value: u32) -> u64 {
@@ -76,7 +111,7 @@ impl Engine {
         Self {
             disks,
             counts: Counts::default(),
-            raised: 0,
+            raised: Raised::default(),
             abilities,
             cc: Cc::new(),
             csts: Csts::new(),
@@ -87,20 +122,44 @@ impl Engine {
             sqs: core::iter::repeat_with(|| None).take(queues).collect(),
             cqs: core::iter::repeat_with(|| None).take(queues).collect(),
             gone: false,
+            accesses_left: None,
             never_ready: false,
             stuck: false,
-            faults: VecDeque::new(),
+            registers: Vec::new(),
+            identify: Vec::new(),
+            io: VecDeque::new(),
+            admin: Vec::new(),
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            runs: Vec::new(),
         }
     }
 
     pub(super) fn inject(&mut self, fault: Fault) {
         match fault {
             Fault::AllOnes => self.gone = true,
+            Fault::AllOnesAfter(accesses) => self.accesses_left = Some(accesses),
             Fault::NeverReady => self.never_ready = true,
             Fault::FatalStatus => self.csts.set_cfs(true),
             Fault::Stuck => self.stuck = true,
-            command => self.faults.push_back(command),
+            Fault::Register { offset, value } => self.registers.push((offset, value)),
+            Fault::Identify { what, offset, value } => self.identify.push((what, offset, value)),
+            Fault::Io(mistake) => self.io.push_back(mistake),
+            Fault::Admin(opcode, mistake) => self.admin.push((opcode, mistake)),
         }
+    }
+
+    pub(super) fn disk_mut(&mut self, nsid: u32) -> Option<&mut Disk> {
+        self.disks.get_mut((nsid as usize).checked_sub(1)?)
+    }
+
+    /// Whether somebody still answers; one access more.
+    fn is_there(&mut self) -> bool {
+        match &mut self.accesses_left {
+            Some(0) => self.gone = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        !self.gone
     }
 
     fn cap(&self) -> Cap {
@@ -113,13 +172,18 @@ impl Engine {
             .with_mpsmax(4)
     }
 
-    pub(super) fn read(&self, offset: usize) -> u32 {
+    pub(super) fn read(&mut self, offset: usize) -> u32 {
         const CAP_HIGH: usize = CAP.offset() + 4;
         const ASQ_HIGH: usize = ASQ.offset() + 4;
         const ACQ_HIGH: usize = ACQ.offset() + 4;
+        if !self.is_there() {
+            return u32::MAX;
+        }
+        if let Some(&(_, value)) = self.registers.iter().rev().find(|&&(at, _)| at == offset) {
+            return value;
+        }
         let cap = self.cap().into_bits();
         match offset {
-            _ if self.gone => u32::MAX,
             o if o == CAP.offset() => cap as u32,
             CAP_HIGH => (cap >> 32) as u32,
             o if o == VS.offset() => 0x0001_0400,
@@ -139,8 +203,12 @@ impl Engine {
         const ASQ_HIGH: usize = ASQ.offset() + 4;
         const ACQ_HIGH: usize = ACQ.offset() + 4;
         match offset {
-            _ if self.gone => {}
+            _ if !self.is_there() => {}
             o if o >= DOORBELLS.offset() => self.doorbell(o - DOORBELLS.offset(), value, memory),
+            // Not to be touched with MSI-X.
+            o if (o == INTMS.offset() || o == INTMC.offset()) && self.has_vectors() => {
+                self.counts.misuse += 1
+            }
             o if o == INTMS.offset() => self.masked |= value,
             o if o == INTMC.offset() => self.unmask(value),
             o if o == CC.offset() => self.configure(Cc::from_bits(value)),
@@ -153,12 +221,25 @@ impl Engine {
         }
     }
 
+    /// Whether MSI-X is in use.
+    fn has_vectors(&self) -> bool {
+        self.cqs.iter().flatten().any(|cq| cq.vector.is_some_and(|vector| vector != 0))
+    }
+
+    fn is_masked(&self, vector: u16) -> bool {
+        self.masked >> vector.min(31) & 1 != 0 && !self.has_vectors()
+    }
+
     /// A pin is a level: what is unread when it is unmasked is announced again.
     fn unmask(&mut self, value: u32) {
         self.masked &= !value;
-        let unread = self.cqs.iter().flatten().filter(|cq| cq.head != cq.tail);
-        let vectors = unread.filter_map(|cq| cq.vector).fold(0, |all, v| all | 1_u64 << (v & 63));
-        self.raised |= vectors & !u64::from(self.masked);
+        for cq in self.cqs.iter().flatten().filter(|cq| cq.head != cq.tail) {
+            if let Some(vector) = cq.vector
+                && !self.is_masked(vector)
+            {
+                self.raised.raise(vector);
+            }
+        }
     }
 
     fn configure(&mut self, cc: Cc) {
@@ -168,6 +249,7 @@ impl Engine {
         }
         if was.en() && !cc.en() {
             self.csts = Csts::new();
+            self.masked = 0;
             self.sqs.fill(None);
             self.cqs.fill(None);
         } else if !was.en() && cc.en() {
@@ -235,27 +317,64 @@ impl Engine {
                 self.csts.set_cfs(true);
                 return;
             }
-            if qid == 0 {
-                let (code, result) = self.admin(&command, memory);
-                self.complete(0, command.cid.get(), code, result, memory);
-            } else {
-                self.io(qid as u16, &command, memory);
-            }
+            self.serve(qid as u16, &command, memory);
         }
     }
 
-    fn complete(&mut self, qid: u16, cid: u16, (sct, sc): Code, result: u32, memory: &impl DeviceMemory) {
+    /// Executes a command and completes it, or does what a mistake says.
+    fn serve(&mut self, qid: u16, command: &Command, memory: &impl DeviceMemory) {
+        let mistake = match qid {
+            0 => {
+                let mine = self.admin.iter().position(|&(opcode, _)| opcode == command.opcode);
+                mine.map(|index| self.admin.remove(index).1)
+            }
+            _ => self.io.pop_front(),
+        };
+        let (code, result) = match mistake {
+            Some(Mistake::Drop) => return,
+            Some(Mistake::Status(sct, sc)) => ((sct, sc), 0),
+            Some(Mistake::Nothing | Mistake::UnknownCid) => (OK, 0),
+            _ if qid == 0 => self.admin(command, memory),
+            _ => (self.execute(command, memory), 0),
+        };
         let Some(Some(sq)) = self.sqs.get(usize::from(qid)).copied() else { return };
-        let Some(Some(cq)) = self.cqs.get_mut(usize::from(sq.cq)) else { return };
-        let status = StatusField::new().with_phase(cq.phase).with_sc(sc).with_sct(sct).with_dnr(sc != 0);
-        let entry = Completion {
+        let mut entry = Completion {
             result: result.into(),
             reserved: 0.into(),
             sqhd: sq.head.into(),
             sqid: qid.into(),
-            cid: cid.into(),
-            status: status.into_bits().into(),
+            cid: command.cid,
+            status: 0.into(),
         };
+        match mistake {
+            Some(Mistake::UnknownCid) => entry.cid.set(command.cid.get() ^ 0x8000),
+            Some(Mistake::WrongQueue) => entry.sqid.set(qid + 1),
+            // Half a ring ahead.
+            Some(Mistake::BadHead) => {
+                let (head, size_z) = (u32::from(sq.head), u32::from(sq.size_z));
+                entry.sqhd.set(((head + size_z / 2 + 1) % (size_z + 1)) as u16);
+            }
+            Some(Mistake::OldHead) => entry.sqhd.set(0),
+            Some(Mistake::Duplicate) => self.complete(sq.cq, entry, code, Announce::Interrupt, memory),
+            _ => {}
+        }
+        let announce = if mistake == Some(Mistake::Silent) { Announce::Not } else { Announce::Interrupt };
+        self.complete(sq.cq, entry, code, announce, memory);
+    }
+
+    /// Writes a completion; its status and phase are still to be set.
+    fn complete(
+        &mut self,
+        cqid: u16,
+        mut entry: Completion,
+        (sct, sc): Code,
+        announce: Announce,
+        memory: &impl DeviceMemory,
+    ) {
+        let Some(Some(cq)) = self.cqs.get_mut(usize::from(cqid)) else { return };
+        let status =
+            StatusField::new().with_phase(cq.phase).with_sc(sc).with_sct(sct).with_dnr((sct, sc) != OK);
+        entry.status = status.into_bits().into();
         let next = if cq.tail >= cq.size_z { 0 } else { cq.tail + 1 };
         if next == cq.head {
             // The driver let it run over: a real controller would stall.
@@ -270,52 +389,75 @@ impl Engine {
             self.csts.set_cfs(true);
         }
         if let Some(vector) = vector
-            && self.masked & 1_u32.checked_shl(vector.into()).unwrap_or(0) == 0
+            && announce == Announce::Interrupt
+            && !self.is_masked(vector)
         {
-            self.raised |= 1 << (vector & 63);
-        }
-    }
-
-    fn io(&mut self, qid: u16, command: &Command, memory: &impl DeviceMemory) {
-        let cid = command.cid.get();
-        match self.faults.pop_front() {
-            Some(Fault::Drop) => {}
-            Some(Fault::Status(sct, sc)) => self.complete(qid, cid, (sct, sc), 0, memory),
-            Some(Fault::UnknownCid) => self.complete(qid, cid ^ 0x8000, OK, 0, memory),
-            fault => {
-                let code = self.execute(command, memory);
-                self.complete(qid, cid, code, 0, memory);
-                if fault == Some(Fault::Duplicate) {
-                    self.complete(qid, cid, code, 0, memory);
-                }
-            }
+            self.raised.raise(vector);
         }
     }
 
     fn execute(&mut self, command: &Command, memory: &impl DeviceMemory) -> Code {
         self.counts.commands += 1;
+        let Self { disks, abilities, counts, buffer, runs, .. } = self;
         let index = (command.nsid.get() as usize).wrapping_sub(1);
-        let Some(disk) = self.disks.get_mut(index) else { return (0, Generic::INVALID_NAMESPACE.0) };
+        let Some(disk) = disks.get_mut(index) else { return (0, Generic::INVALID_NAMESPACE.0) };
         let write = match command.opcode {
             Opcode::FLUSH => {
-                self.counts.flushes += 1;
-                return OK;
+                counts.flushes += 1;
+                return flush(disk);
             }
             Opcode::WRITE => true,
             Opcode::READ => false,
             _ => return BAD_OPCODE,
         };
         let blocks = u64::from(command.blocks_z()) + 1;
-        let len = blocks << disk.block_shift;
-        if command.lba().checked_add(blocks).is_none_or(|end| end > disk.image.len() >> disk.block_shift) {
+        if command.lba().checked_add(blocks).is_none_or(|end| end > disk.blocks()) {
             return (0, Generic::LBA_RANGE.0);
         }
-        if self.abilities.mdts != 0 && len > PAGE << self.abilities.mdts.min(20) {
+        // No overflow: the bytes of a medium can be counted.
+        let (at, len) = (command.lba() << disk.block_shift, blocks << disk.block_shift);
+        if abilities.mdts != 0 && len > PAGE << abilities.mdts.min(20) {
             return BAD_FIELD;
         }
-        self.counts.fua += u64::from(command.is_fua());
-        self.counts.last_prp1 = command.prp1.get();
-        transfer(&mut disk.image, command.lba() << disk.block_shift, len, command, write, memory)
+        if write && disk.medium.access() == Access::ReadOnly {
+            return READ_ONLY;
+        }
+        counts.fua += u64::from(command.is_fua());
+        counts.last_prp1 = command.prp1.get();
+        let fetch = |entry| {
+            let mut bytes = [0; 8];
+            memory.read(entry, &mut bytes).then(|| u64::from_le_bytes(bytes))
+        };
+        runs.clear();
+        let walked =
+            walk((command.prp1.get(), command.prp2.get()), len, PAGE, fetch, |to, n| match runs.last_mut() {
+                Some((start, len)) if start.checked_add(*len as u64) == Some(to.0) => *len += n,
+                _ => runs.push((to.0, n)),
+            });
+        if walked.is_err() {
+            return (0, Generic::PRP_OFFSET.0);
+        }
+        let mut pieces = pieces(runs, buffer.len());
+        let moved = pieces.try_fold(at, |at, (address, n)| {
+            let piece = buffer.get_mut(..n).unwrap_or_default();
+            if write {
+                if !memory.read(address, piece) {
+                    return Err(BAD_DATA);
+                }
+                disk.medium.write(at, piece).map_err(|error| code_of(error, Media::WRITE_FAULT))?;
+            } else {
+                disk.medium.read(at, piece).map_err(|error| code_of(error, Media::UNRECOVERED_READ))?;
+                if !memory.write(address, piece) {
+                    return Err(BAD_DATA);
+                }
+            }
+            Ok(at + n as u64)
+        });
+        match moved {
+            Err(code) => code,
+            Ok(_) if write && command.is_fua() => flush(disk),
+            Ok(_) => OK,
+        }
     }
 
     fn admin(&mut self, command: &Command, memory: &impl DeviceMemory) -> (Code, u32) {
@@ -335,6 +477,11 @@ impl Engine {
             }
             Opcode::ADMIN_CREATE_CQ | Opcode::ADMIN_CREATE_SQ if !base.is_multiple_of(PAGE) => {
                 (0, Generic::PRP_OFFSET.0)
+            }
+            Opcode::ADMIN_CREATE_CQ
+                if arg >> 16 != 0 && arg >> 16 >= u32::from(self.abilities.vectors.min(Raised::MOST)) =>
+            {
+                (1, 0x08)
             }
             Opcode::ADMIN_CREATE_CQ => match self.cqs.get_mut(usize::from(low)) {
                 Some(cq @ None) => {
@@ -382,7 +529,8 @@ impl Engine {
                 let disk = (nsid as usize).checked_sub(1).and_then(|index| self.disks.get(index));
                 let Some(disk) = disk else { return (0, Generic::INVALID_NAMESPACE.0) };
                 let mut id = IdentifyNamespace::new_zeroed();
-                id.nsze = (disk.image.len() >> disk.block_shift).into();
+                id.nsze = disk.blocks().into();
+                id.nsattr = u8::from(disk.medium.access() == Access::ReadOnly);
                 (id.ncap, id.nuse) = (id.nsze, id.nsze);
                 id.lbaf[0] = LbaFormat::new().with_lbads(disk.block_shift).into_bits().into();
                 memory.write(DevAddr(to), id.as_bytes())
@@ -395,38 +543,38 @@ impl Engine {
             }
             _ => return BAD_FIELD,
         };
+        for &(_, offset, value) in self.identify.iter().filter(|(of, ..)| of.0 == what) {
+            done &= memory.write(DevAddr(to.wrapping_add(offset.into())), &[value]);
+        }
         if done { OK } else { BAD_DATA }
     }
 }
 
-/// Moves the bytes of a read or write, page by page.
-fn transfer(
-    image: &mut Image,
-    mut at: u64,
-    len: u64,
-    command: &Command,
-    write: bool,
-    memory: &impl DeviceMemory,
-) -> Code {
-    let mut buffer = [0_u8; PAGE as usize];
-    let mut good = true;
-    let fetch = |entry| {
-        let mut bytes = [0; 8];
-        memory.read(entry, &mut bytes).then(|| u64::from_le_bytes(bytes))
-    };
-    let walked = walk((command.prp1.get(), command.prp2.get()), len, PAGE, fetch, |to, n| {
-        let piece = buffer.get_mut(..n).unwrap_or_default();
-        if write {
-            good = good && memory.read(to, piece) && image.write(at, piece).is_ok();
-        } else {
-            image.read(at, piece);
-            good = good && memory.write(to, piece);
-        }
-        at += n as u64;
-    });
-    match walked {
-        Err(_) => (0, Generic::PRP_OFFSET.0),
-        Ok(()) if good => OK,
-        Ok(()) => BAD_DATA,
+/// Whether a completion is told of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Announce {
+    Interrupt,
+    Not,
+}
+
+/// The status that says how a medium failed; `fault` where that says nothing more exact.
+fn code_of(failure: Failure, fault: Media) -> Code {
+    match failure {
+        Failure::NoSpace => (0, Generic::CAPACITY.0),
+        Failure::WriteProtected => READ_ONLY,
+        _ => (2, fault.0),
     }
+}
+
+fn flush(disk: &mut Disk) -> Code {
+    disk.medium.flush().map_or_else(|error| code_of(error, Media::WRITE_FAULT), |()| OK)
+}
+
+/// Runs of memory cut to pieces of at most `most` bytes.
+fn pieces(runs: &[(u64, usize)], most: usize) -> impl Iterator<Item = (DevAddr, usize)> {
+    runs.iter().flat_map(move |&(start, len)| {
+        (0..len)
+            .step_by(most.max(1))
+            .map(move |from| (DevAddr(start.wrapping_add(from as u64)), most.min(len - from)))
+    })
 }
