@@ -1,0 +1,441 @@
+//! One CPU: its run queue, its wake list, its slots, and how it goes from one thread to the next.
+
+use alloc::boxed::Box;
+use core::cell::UnsafeCell;
+use core::ptr;
+use core::time::Duration;
+
+use dfly_hal::sync::Lock;
+use dfly_hal::sync::atomic::{AtomicU8, Ordering};
+use dfly_hal::{CpuId, Instant};
+
+use crate::arch::Context;
+use crate::error::{RunError, SpawnError};
+use crate::info::CpuStats;
+use crate::link::AtomicRef;
+use crate::platform::Platform;
+use crate::run_queue::RunQueue;
+use crate::scheduler::Scheduler;
+use crate::spec::RunTime;
+use crate::stack::{Stack, StackSize};
+use crate::thread::{BLOCKED, Counter, FREE, READY, RUNNING, Thread};
+use crate::wake::{Chain, Pushed, WakeList};
+
+/// What a scheduler knows of one CPU.
+#[repr(align(128))]
+pub(crate) struct Cpu {
+    /// Woken and new threads, from anybody.
+    wakes: WakeList<Thread>,
+    id: CpuId,
+    scheduler: &'static Scheduler,
+    /// See `Role`.
+    role: AtomicU8,
+    /// The thread that runs, for who asks from an interrupt or a panic.
+    current: AtomicRef<Thread>,
+    /// Where the caller of `run` is suspended while a thread runs.
+    idle: Context,
+    local: UnsafeCell<Local>,
+    /// All slots, ever: a list that only grows.
+    slots: AtomicRef<Thread>,
+    /// Slots that may be used again, by size of their stack.
+    free: Lock<[FreeList; StackSize::COUNT]>,
+    counts: Counts,
+}
+
+/// Touched by the CPU in thread or idle context only.
+struct Local {
+    run_queue: RunQueue<Thread>,
+    /// The thread that has just ended: whoever is switched to frees its slot.
+    ended: Option<&'static Thread>,
+    /// When the context that runs was switched to, if that is measured.
+    since: Option<Instant>,
+    /// The CPU has announced its sleep and not looked at its wakes since.
+    announced: bool,
+}
+
+/// Linked as the run queue is: a slot is on one of them.
+#[derive(Clone, Copy, Default)]
+struct FreeList {
+    first: Option<&'static Thread>,
+}
+
+impl FreeList {
+    fn push(&mut self, slot: &'static Thread) {
+        slot.hook.set_next(self.first.replace(slot));
+    }
+
+    fn pop(&mut self) -> Option<&'static Thread> {
+        let slot = self.first?;
+        self.first = slot.hook.next();
+        Some(slot)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    exited: Counter,
+    switches: Counter,
+    spawned: Counter,
+    wakes_local: Counter,
+    wakes_remote: Counter,
+    ipis: Counter,
+    halts: Counter,
+    idle_ns: Counter,
+}
+
+/// Nobody runs threads here yet.
+const OFF: u8 = 0;
+/// Somebody does: `local` and all slots that the CPU knows of are theirs.
+const ON: u8 = 1;
+/// Nobody will again.
+const LEFT: u8 = 2;
+
+// SAFETY: `local` and `idle` are touched by the unsafe functions below, whose callers are this CPU, or who has made the
+// `role` theirs; all else is `Sync`.
+unsafe impl Sync for Cpu {}
+
+impl Cpu {
+    pub(crate) fn new(id: CpuId, scheduler: &'static Scheduler) -> Self {
+        Self {
+            wakes: WakeList::new(),
+            id,
+            scheduler,
+            role: AtomicU8::new(OFF),
+            current: AtomicRef::none(),
+            idle: Context::new(),
+            local: UnsafeCell::new(Local {
+                run_queue: RunQueue::new(),
+                ended: None,
+                since: None,
+                announced: false,
+            }),
+            slots: AtomicRef::none(),
+            free: Lock::new([FreeList::default(); StackSize::COUNT]),
+            counts: Counts::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> CpuId {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn scheduler(&self) -> &'static Scheduler {
+        self.scheduler
+    }
+
+    #[inline]
+    pub(crate) fn platform(&self) -> &'static dyn Platform {
+        self.scheduler.platform()
+    }
+
+    pub(crate) fn current(&self) -> Option<&'static Thread> {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// All slots, the newest first.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &'static Thread> {
+        // Acquire pairs with the Release in `new_slot`.
+        core::iter::successors(self.slots.load(Ordering::Acquire), |slot| {
+            slot.next_slot.load(Ordering::Relaxed)
+        })
+    }
+
+    pub(crate) fn stats(&self) -> CpuStats {
+        let Counts { exited, switches, spawned, wakes_local, wakes_remote, ipis, halts, idle_ns } =
+            &self.counts;
+        CpuStats {
+            spawned: spawned.get(),
+            exited: exited.get(),
+            switches: switches.get(),
+            wakes_local: wakes_local.get(),
+            wakes_remote: wakes_remote.get(),
+            ipis: ipis.get(),
+            halts: halts.get(),
+            idle_time: Duration::from_nanos(idle_ns.get()),
+        }
+    }
+}
+
+/// Slots.
+impl Cpu {
+    /// An empty slot with a stack of this size, which is the caller's.
+    pub(crate) fn take_slot(&'static self, size: StackSize) -> Result<&'static Thread, SpawnError> {
+        if let Some(slot) = self.free.lock().get_mut(size.index()).and_then(FreeList::pop) {
+            return Ok(slot);
+        }
+        let stack = Stack::new(size).ok_or(SpawnError::NoMemory(size.bytes()))?;
+        let slot: &'static Thread = Box::leak(Box::new(Thread::new(self, stack)));
+        // The lock is for others who add a slot; who looks needs none.
+        let _free = self.free.lock();
+        slot.next_slot.store(self.slots.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Release: who finds the slot finds it whole.
+        self.slots.store(Some(slot), Ordering::Release);
+        Ok(slot)
+    }
+
+    /// Gives back a slot that is the caller's and empty.
+    pub(crate) fn free_slot(&self, slot: &'static Thread) {
+        if let Some(list) = self.free.lock().get_mut(slot.stack.size().index()) {
+            list.push(slot);
+        }
+    }
+}
+
+/// From anybody.
+impl Cpu {
+    /// Puts a thread on the wake list and sees to it that the CPU looks. The caller has moved the thread to WOKEN.
+    /// Returns whether it was refused: the CPU has stopped, and the thread is the caller's.
+    pub(crate) fn deliver(&self, thread: &'static Thread) -> bool {
+        let from_elsewhere = self.scheduler.this() != self.id;
+        thread.hook.set_from_elsewhere(from_elsewhere);
+        match self.wakes.push(thread) {
+            // An interrupt on this very CPU ends its halt by itself.
+            Pushed::FoundAsleep if from_elsewhere => self.platform().raise_ipi(self.id),
+            Pushed::FoundAsleep | Pushed::Queued => {}
+            Pushed::Closed => return true,
+        }
+        false
+    }
+
+    /// Ends the CPU, once the scheduler says that it is stopped.
+    pub(crate) fn stop(&self) {
+        // Acquire and Release: the role is that of a lock around `local`.
+        if self.role.compare_exchange(OFF, LEFT, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            // SAFETY: nobody has run threads here, and nobody will.
+            unsafe { self.abandon() };
+        } else {
+            self.platform().raise_ipi(self.id);
+        }
+    }
+}
+
+/// By this CPU, in thread or idle context.
+impl Cpu {
+    /// Runs threads until the scheduler is stopped.
+    pub(crate) fn run(&self) -> Result<(), RunError> {
+        // Acquire: see `stop`.
+        match self.role.compare_exchange(OFF, ON, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => {}
+            Err(ON) => return Err(RunError::Running(self.id)),
+            Err(_) => return Err(RunError::Stopped),
+        }
+        while !self.scheduler.is_stopped() {
+            let now = self.now();
+            // SAFETY: the role is ours, and this is the idle context.
+            match unsafe { self.pick() } {
+                // SAFETY: as above, and the thread is suspended: it was on the run queue.
+                next @ Some(_) => unsafe { self.switch(None, next, now) },
+                // SAFETY: as above.
+                None => unsafe { self.idle() },
+            }
+        }
+        // SAFETY: as above, and no thread will be switched to any more.
+        unsafe { self.abandon() };
+        self.role.store(LEFT, Ordering::Release);
+        Ok(())
+    }
+
+    /// Blocks the thread until somebody wakes it, unless somebody has woken it since it last began to look.
+    ///
+    /// # Safety
+    /// The caller is `me`.
+    #[inline]
+    pub(crate) unsafe fn block(&self, me: &'static Thread) {
+        // What the platform does comes first: a panic in it leaves everything as it was.
+        let now = self.now();
+        if me.hook.block() {
+            me.seen.set_state(BLOCKED);
+            // SAFETY: the caller is on this CPU, in thread context.
+            let next = unsafe { self.pick() };
+            if next.is_some_and(|next| ptr::eq(next, me)) {
+                me.seen.set_state(RUNNING);
+            } else {
+                // SAFETY: `me` is the caller, and `next` is suspended: it was on the run queue, where the thread that
+                // runs is not.
+                unsafe { self.switch(Some(me), next, now) };
+            }
+        }
+        me.hook.resume();
+    }
+
+    /// Lets threads that are as important run, if there are any.
+    ///
+    /// # Safety
+    /// The caller is `me`.
+    #[inline]
+    pub(crate) unsafe fn yield_from(&self, me: &'static Thread) {
+        let now = self.now();
+        // SAFETY: the caller is on this CPU, in thread context.
+        let local = unsafe { &mut *self.local.get() };
+        self.collect(local);
+        let mine = me.seen.priority();
+        if !self.scheduler.is_stopped() && local.run_queue.best().is_none_or(|best| best < mine) {
+            return;
+        }
+        me.seen.set_state(READY);
+        local.run_queue.push(me, mine);
+        // SAFETY: as above.
+        let next = unsafe { self.pick() };
+        // SAFETY: `me` is the caller, and `next` was on the run queue before it.
+        unsafe { self.switch(Some(me), next, now) };
+    }
+
+    /// Ends the thread. Where threads have stacks of their own it does not return.
+    ///
+    /// # Safety
+    /// The caller is `me`, on its own stack, and returns at once where this returns.
+    pub(crate) unsafe fn exit(&self, me: &'static Thread) {
+        let now = self.now();
+        // SAFETY: the caller is on this CPU, in thread context.
+        unsafe { &mut *self.local.get() }.ended = Some(me);
+        // SAFETY: as above.
+        let next = unsafe { self.pick() };
+        // SAFETY: as above.
+        let to = unsafe { self.turn_to(Some(me), next, now) };
+        // SAFETY: as above, and `next` is suspended.
+        unsafe { me.context.leave(to) };
+    }
+
+    /// What a context does first when it was switched to: it frees the slot of the thread that has ended, whose stack
+    /// nobody is on any more.
+    ///
+    /// # Safety
+    /// The caller is on this CPU, in thread or idle context, and was switched to.
+    #[inline]
+    pub(crate) unsafe fn arrived(&self) {
+        // SAFETY: as promised by the caller.
+        let ended = unsafe { &mut *self.local.get() }.ended.take();
+        if let Some(slot) = ended {
+            slot.seen.set_state(FREE);
+            self.counts.exited.add(1);
+            self.free_slot(slot);
+        }
+    }
+
+    /// Goes from one context to another; `None` is the idle one. Returns when somebody goes back to `from`.
+    ///
+    /// # Safety
+    /// The caller is `from`, on this CPU, and `to` is suspended, here.
+    #[inline]
+    unsafe fn switch(
+        &self,
+        from: Option<&'static Thread>,
+        to: Option<&'static Thread>,
+        now: Option<Instant>,
+    ) {
+        // SAFETY: as promised by the caller.
+        let to = unsafe { self.turn_to(from, to, now) };
+        let from = from.map_or(&self.idle, |from| &from.context);
+        // SAFETY: as promised by the caller.
+        unsafe { from.switch(to) };
+        // SAFETY: switched to just now.
+        unsafe { self.arrived() };
+    }
+
+    /// Notes that `to` runs from now on.
+    ///
+    /// # Safety
+    /// As for `switch`.
+    #[inline]
+    unsafe fn turn_to(
+        &self,
+        from: Option<&'static Thread>,
+        to: Option<&'static Thread>,
+        now: Option<Instant>,
+    ) -> &Context {
+        // SAFETY: as promised by the caller.
+        let local = unsafe { &mut *self.local.get() };
+        let since = core::mem::replace(&mut local.since, now);
+        if let (Some(from), Some(since), Some(now)) = (from, since, now) {
+            from.seen.run_ns.add(now.saturating_since(since).as_nanos() as u64);
+        }
+        self.counts.switches.add(1);
+        self.current.store(to, Ordering::Relaxed);
+        let Some(to) = to else { return &self.idle };
+        to.seen.switches.add(1);
+        to.seen.set_state(RUNNING);
+        &to.context
+    }
+
+    /// The thread to run next, taken from the run queue; none where the CPU is to be idle, or is to end.
+    ///
+    /// # Safety
+    /// The caller is on this CPU, in thread or idle context.
+    #[inline]
+    unsafe fn pick(&self) -> Option<&'static Thread> {
+        if self.scheduler.is_stopped() {
+            return None;
+        }
+        // SAFETY: as promised by the caller.
+        let local = unsafe { &mut *self.local.get() };
+        self.collect(local);
+        local.run_queue.pop()
+    }
+
+    /// Puts woken and new threads on the run queue.
+    #[inline]
+    fn collect(&self, local: &mut Local) {
+        let announced = core::mem::take(&mut local.announced);
+        self.enqueue(local, self.wakes.take(), announced);
+    }
+
+    fn enqueue(&self, local: &mut Local, woken: Chain<Thread>, mut announced: bool) {
+        for thread in woken {
+            let from_elsewhere = thread.hook.is_from_elsewhere();
+            // Whoever found the CPU asleep came first.
+            if core::mem::take(&mut announced) && from_elsewhere {
+                self.counts.ipis.add(1);
+            }
+            if thread.seen.is_new() {
+                self.counts.spawned.add(1);
+            } else {
+                thread.seen.wakes.add(1);
+                let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
+                count.add(1);
+            }
+            thread.seen.set_state(READY);
+            local.run_queue.push(thread, thread.seen.priority());
+        }
+    }
+
+    /// Halts until something happens.
+    ///
+    /// # Safety
+    /// The caller is on this CPU, in the idle context.
+    unsafe fn idle(&self) {
+        let begin = self.platform().now();
+        if !self.wakes.announce_sleep() {
+            return;
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { &mut *self.local.get() }.announced = true;
+        self.counts.halts.add(1);
+        self.platform().halt(&|| self.wakes.is_awake() || self.scheduler.is_stopped());
+        self.counts.idle_ns.add(self.platform().now().saturating_since(begin).as_nanos() as u64);
+    }
+
+    /// Takes no more threads, and tells those who wait for the ones that are left.
+    ///
+    /// # Safety
+    /// The caller has the CPU's role, and no thread will be switched to any more.
+    unsafe fn abandon(&self) {
+        // SAFETY: as promised by the caller.
+        let local = unsafe { &mut *self.local.get() };
+        self.enqueue(local, self.wakes.close(), false);
+        // What is new now is in the hands of a spawner, who will be refused.
+        for slot in self.slots().filter(|slot| !slot.seen.is_free() && !slot.seen.is_new()) {
+            // SAFETY: the thread is of this CPU and does not run.
+            drop(unsafe { slot.take_exit() });
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> Option<Instant> {
+        match self.scheduler.config().run_time {
+            RunTime::Measured => Some(self.platform().now()),
+            RunTime::NotMeasured => None,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The running thread's context.
+
+use core::fmt;
+use core::future::Future;
+use core::marker::PhantomData;
+use core::pin::Pin;
+use core::task::Context;
+
+use dfly_hal::{CpuId, Instant, TimedOut, Wait};
+
+use crate::info::ThreadId;
+use crate::scheduler::Scheduler;
+use crate::thread::{Thread, WAKER};
+
+/// The running thread, in its own hands: what it may wait with.
+///
+/// A thread gets a `&mut Cx` when it begins, passes it to whatever may block, and cannot give it to another thread or
+/// keep it beyond its end. Tokens will make it a chain: to hold one will borrow this context and give an inner one.
+pub struct Cx<'a> {
+    thread: &'static Thread,
+    /// One thread's, and not to be kept.
+    _here: PhantomData<&'a mut *mut ()>,
+}
+
+impl Cx<'_> {
+    /// # Safety
+    /// The caller is `thread` and has no other context. The context does not leave it.
+    pub(crate) unsafe fn new(thread: &'static Thread) -> Self {
+        Self { thread, _here: PhantomData }
+    }
+
+    /// Lets other threads of the same or a higher priority run, if any are ready. Returns when it is this thread's turn
+    /// again. Threads of a lower priority do not run before this one blocks.
+    ///
+    /// # Panics
+    /// If the thread has overflowed its stack.
+    pub fn yield_now(&mut self) {
+        self.check_stack();
+        // SAFETY: a context is its thread's own, in thread context.
+        unsafe { self.thread.cpu.yield_from(self.thread) };
+    }
+
+    /// The scheduler that runs this thread.
+    pub fn scheduler(&self) -> &'static Scheduler {
+        self.thread.cpu.scheduler()
+    }
+
+    /// This thread's number.
+    pub fn thread(&self) -> ThreadId {
+        self.thread.seen.id()
+    }
+
+    /// The CPU that this thread is on, always the same.
+    pub fn cpu(&self) -> CpuId {
+        self.thread.cpu.id()
+    }
+
+    /// # Panics
+    /// If the thread has overflowed its stack: nothing that it wrote can be trusted.
+    #[inline]
+    pub(crate) fn check_stack(&self) {
+        if !self.thread.stack.is_whole() {
+            overflowed(self.thread);
+        }
+    }
+}
+
+#[cold]
+fn overflowed(thread: &Thread) -> ! {
+    panic!(
+        "thread {} ({}) on {} has overflowed its stack of {} bytes",
+        thread.seen.id(),
+        thread.seen.name(),
+        thread.cpu.id(),
+        thread.stack.size().bytes()
+    )
+}
+
+/// Blocks by running other threads, or halting the CPU if there are none. Deadlines are the platform's clock's.
+///
+/// A wait neither allocates nor takes a lock. One with a deadline sets a timer of the platform's clock, unless an
+/// earlier one of this thread is still to come.
+///
+/// # Panics
+/// If the thread has overflowed its stack.
+impl Wait for Cx<'_> {
+    fn wait(
+        &mut self,
+        mut f: Pin<&mut dyn Future<Output = ()>>,
+        deadline: Option<Instant>,
+    ) -> Result<(), TimedOut> {
+        let thread = self.thread;
+        let waker = thread.waker(&WAKER);
+        let mut context = Context::from_waker(&waker);
+        let mut late = false;
+        while f.as_mut().poll(&mut context).is_pending() {
+            if late {
+                return Err(TimedOut);
+            }
+            let is_late = |at| thread.cpu.platform().now() >= at;
+            late = deadline.is_some_and(is_late);
+            if late {
+                continue;
+            }
+            if let Some(at) = deadline {
+                thread.set_timer(at);
+            }
+            self.check_stack();
+            // SAFETY: a context is its thread's own, in thread context.
+            unsafe { thread.cpu.block(thread) };
+            late = deadline.is_some_and(is_late);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Cx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx").field("thread", &self.thread()).field("cpu", &self.cpu()).finish()
+    }
+}

@@ -1,0 +1,163 @@
+//! A machine that is a process: its CPUs are host threads.
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::task::Waker;
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use dfly_hal::host::{AttachError, HostClock, HostCpu, HostCpus};
+use dfly_hal::{Clock, CpuId, Cpus, Instant};
+
+use crate::error::ConfigError;
+use crate::platform::Platform;
+use crate::scheduler::Scheduler;
+use crate::spec::Config;
+
+/// CPUs that are host threads, with the host's clock. A CPU halts by parking its thread.
+#[derive(Debug)]
+pub struct HostPlatform {
+    cpus: HostCpus,
+    clock: HostClock,
+}
+
+impl HostPlatform {
+    /// A machine of `cpus` CPUs, at least one; no thread is any of them yet.
+    pub fn new(cpus: u32) -> Self {
+        Self { cpus: HostCpus::new(cpus), clock: HostClock::new() }
+    }
+
+    /// Makes the calling thread the CPU `id`, until what is returned is dropped.
+    pub fn attach(&self, id: CpuId) -> Result<HostCpu, AttachError> {
+        self.cpus.attach(id)
+    }
+}
+
+// SAFETY: all of it is said by `HostCpus`.
+unsafe impl Cpus for HostPlatform {
+    fn this(&self) -> CpuId {
+        self.cpus.this()
+    }
+
+    fn count(&self) -> u32 {
+        self.cpus.count()
+    }
+
+    fn raise_ipi(&self, to: CpuId) {
+        self.cpus.raise_ipi(to);
+    }
+}
+
+impl Clock for HostPlatform {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn wake_at(&self, at: Instant, waker: &Waker) {
+        self.clock.wake_at(at, waker);
+    }
+}
+
+impl Platform for HostPlatform {
+    fn halt(&self, ready: &dyn Fn() -> bool) {
+        // An IPI unparks, and an unpark that comes first is kept: so this is the closed window.
+        if !ready() {
+            thread::park();
+        }
+    }
+}
+
+/// Why the CPUs of a [`Machine`] could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The host gives no thread.
+    #[error("no thread for {0}: {1}")]
+    Thread(CpuId, #[source] io::Error),
+}
+
+/// Host threads that run the CPUs of a scheduler. Dropping it stops the scheduler, and waits for the CPUs.
+///
+/// ```
+/// use dfly_hal::{CpuId, ThreadWait};
+/// use dfly_lwkt::{Config, host::Machine};
+/// let machine = Machine::start(2, Config::default())?;
+/// let hello = machine.scheduler().spawn(CpuId(1), "hello".into(), |cx| {
+///     assert_eq!(cx.cpu(), CpuId(1));
+/// })?;
+/// hello.join(&mut ThreadWait::new())?;
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct Machine {
+    scheduler: &'static Scheduler,
+    cpus: Vec<JoinHandle<()>>,
+}
+
+impl Machine {
+    /// Starts `cpus` CPUs, at least one, with the host's clock.
+    pub fn start(cpus: u32, config: Config) -> Result<Self, StartError> {
+        let platform = Arc::new(HostPlatform::new(cpus));
+        let attach = platform.clone();
+        Self::start_with(platform, config, move |id| attach.attach(id))
+    }
+
+    /// Starts the CPUs of a platform of the caller's. Each host thread calls `attach` with the number of the CPU that it
+    /// is to be, and keeps what that returns until the CPU ends; a thread that is refused ends at once.
+    pub fn start_with<P, A, E>(
+        platform: Arc<P>,
+        config: Config,
+        attach: impl Fn(CpuId) -> Result<A, E> + Clone + Send + 'static,
+    ) -> Result<Self, StartError>
+    where
+        P: Platform + 'static,
+    {
+        let count = platform.count();
+        let scheduler = Scheduler::new(platform, config)?;
+        let mut machine = Self { scheduler, cpus: Vec::new() };
+        for id in (0..count).map(CpuId) {
+            let attach = attach.clone();
+            let cpu = thread::Builder::new().name(format!("{id}")).spawn(move || {
+                let _attached = attach(id);
+                // Refused only where it is no CPU, or the machine was stopped before it began.
+                let _ = scheduler.run();
+            });
+            machine.cpus.push(cpu.map_err(|error| StartError::Thread(id, error))?);
+        }
+        Ok(machine)
+    }
+
+    /// What it runs.
+    pub fn scheduler(&self) -> &'static Scheduler {
+        self.scheduler
+    }
+
+    /// Waits until the scheduler is stopped, by whomever, and its CPUs have ended.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        for cpu in self.cpus.drain(..) {
+            // A CPU panics only where its platform does, and that has been reported.
+            let _ = cpu.join();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.scheduler.stop();
+        self.join();
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("scheduler", &self.scheduler).finish_non_exhaustive()
+    }
+}

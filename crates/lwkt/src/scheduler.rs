@@ -1,0 +1,209 @@
+//! The scheduler: its CPUs, and what their users ask of it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+
+use dfly_hal::CpuId;
+use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use dfly_msgport::Own;
+
+use crate::cpu::Cpu;
+use crate::cx::Cx;
+use crate::error::{ConfigError, RunError, SpawnError};
+use crate::handle::{Exit, Handle};
+use crate::info::{CpuStats, ThreadId, ThreadInfo};
+use crate::link::AtomicRef;
+use crate::platform::Platform;
+use crate::spec::{Config, Spec};
+use crate::stack::StackSize;
+use crate::thread::Thread;
+
+/// Threads on the CPUs of one machine.
+///
+/// It is never freed, and neither is a thread's slot: that is why a waker needs no count, and may be used by an interrupt
+/// handler at any time. A process may have several.
+pub struct Scheduler {
+    platform: Arc<dyn Platform>,
+    config: Config,
+    stopped: AtomicBool,
+    last_id: AtomicU64,
+    /// One for each CPU of the platform. Filled once the scheduler has its address, because each knows its scheduler.
+    cpus: Box<[AtomicRef<Cpu>]>,
+}
+
+impl Scheduler {
+    /// A scheduler for the CPUs of `platform`, of which none runs threads yet.
+    ///
+    /// It is leaked on purpose, one for each machine, and with it the platform.
+    pub fn new(platform: Arc<dyn Platform>, config: Config) -> Result<&'static Self, ConfigError> {
+        StackSize::for_bytes(config.stack_bytes).map_err(ConfigError::Stack)?;
+        let count = platform.count();
+        if count == 0 {
+            return Err(ConfigError::NoCpu);
+        }
+        let scheduler: &'static Self = Box::leak(Box::new(Self {
+            platform,
+            config,
+            stopped: AtomicBool::new(false),
+            last_id: AtomicU64::new(0),
+            cpus: (0..count).map(|_| AtomicRef::none()).collect(),
+        }));
+        for (id, cpu) in (0..).map(CpuId).zip(&scheduler.cpus) {
+            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler)))), Ordering::Relaxed);
+        }
+        registry::add(scheduler);
+        Ok(scheduler)
+    }
+
+    /// Makes the calling CPU run threads, until [`stop`](Self::stop). The caller's own stack is where the CPU is idle.
+    ///
+    /// Threads that were spawned before wait for it. On a host the CPU is the calling OS thread, and its threads never
+    /// leave it, so they share its thread-locals.
+    pub fn run(&'static self) -> Result<(), RunError> {
+        let this = self.this();
+        self.cpu(this).ok_or(RunError::NotACpu(this))?.run()
+    }
+
+    /// Makes every CPU leave [`run`](Self::run) at its next switch, for good. Threads that are left stay where they are and
+    /// never run again; whoever waits for their end is told. A CPU whose thread neither blocks nor yields does not leave.
+    /// From any thread or host thread, not from an interrupt.
+    pub fn stop(&self) {
+        // Release and Acquire: what was done before the stop is seen by a CPU that leaves.
+        self.stopped.store(true, Ordering::Release);
+        self.cpus().for_each(Cpu::stop);
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Makes a thread on `cpu`, where it stays, that calls `f` and ends. From any thread or host thread.
+    ///
+    /// This is where memory is allocated: a box for `f`, a message for its end, and a stack unless that of an ended thread
+    /// can be used again. The stack is not guarded by a page: a thread that overflows it writes to memory that is not
+    /// its own, and that is found at its next switch, by a panic that names it.
+    ///
+    /// With the feature `std` a panic of `f` ends this thread only.
+    pub fn spawn(
+        &'static self,
+        cpu: CpuId,
+        spec: Spec,
+        f: impl FnOnce(&mut Cx<'_>) + Send + 'static,
+    ) -> Result<Handle, SpawnError> {
+        let cpu = self.cpu(cpu).ok_or(SpawnError::NoSuchCpu(cpu))?;
+        let size = StackSize::for_bytes(spec.stack_bytes.unwrap_or(self.config.stack_bytes))?;
+        if self.is_stopped() {
+            return Err(SpawnError::Stopped);
+        }
+        let slot = cpu.take_slot(size)?;
+        let id = ThreadId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
+        let (exit, ended) = Own::new(Exit::default()).waitable();
+        // SAFETY: an empty slot, ours.
+        unsafe { slot.fill(id, &spec, Box::new(f), exit) };
+        if cpu.deliver(slot) {
+            // SAFETY: it was refused, so it is still ours.
+            unsafe { slot.empty() };
+            cpu.free_slot(slot);
+            return Err(SpawnError::Stopped);
+        }
+        Ok(Handle::new(id, ended))
+    }
+
+    /// The thread that runs on the calling CPU. From any context, panics and interrupts included.
+    pub fn current(&self) -> Option<ThreadInfo> {
+        self.cpu(self.this())?.current()?.info()
+    }
+
+    /// Shows every thread that has not ended, in no order. Takes no lock, so a thread may be shown as it was a moment ago,
+    /// or one be left out that has just begun. From any context.
+    pub fn threads(&self, each: &mut dyn FnMut(&ThreadInfo)) {
+        self.cpus().flat_map(Cpu::slots).filter_map(Thread::info).for_each(|info| each(&info));
+    }
+
+    /// What `cpu` has done. From any context.
+    pub fn cpu_stats(&self, cpu: CpuId) -> Option<CpuStats> {
+        self.cpu(cpu).map(Cpu::stats)
+    }
+
+    /// The machine that it runs on.
+    pub fn platform(&self) -> &dyn Platform {
+        &*self.platform
+    }
+
+    #[inline]
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The CPU that the caller is on.
+    #[inline]
+    pub(crate) fn this(&self) -> CpuId {
+        self.platform.this()
+    }
+
+    fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {
+        self.cpus.get(id.index())?.load(Ordering::Relaxed)
+    }
+
+    fn cpus(&self) -> impl Iterator<Item = &'static Cpu> {
+        self.cpus.iter().filter_map(|cpu| cpu.load(Ordering::Relaxed))
+    }
+}
+
+/// The thread that runs on the calling CPU, whichever scheduler it is of: for a panic handler, which has none at hand.
+/// From any context. On a host, where a CPU of one machine may be a thread of another, the machine made last comes first.
+pub fn current() -> Option<ThreadInfo> {
+    registry::schedulers().find_map(Scheduler::current)
+}
+
+/// All schedulers, for [`current`] and for debuggers.
+mod registry {
+    // `core`'s atomic, not the facade's: loom's have no place in a static.
+    use core::ptr;
+    use core::sync::atomic::{AtomicPtr, Ordering};
+
+    use super::Scheduler;
+
+    static NEWEST: AtomicPtr<Link> = AtomicPtr::new(ptr::null_mut());
+
+    struct Link {
+        scheduler: &'static Scheduler,
+        older: *const Link,
+    }
+
+    fn link(ptr: *const Link) -> Option<&'static Link> {
+        // SAFETY: null, or a link that `add` has leaked.
+        unsafe { ptr.as_ref() }
+    }
+
+    pub(super) fn add(scheduler: &'static Scheduler) {
+        let new = alloc::boxed::Box::leak(alloc::boxed::Box::new(Link { scheduler, older: ptr::null() }));
+        let mut newest = NEWEST.load(Ordering::Relaxed);
+        loop {
+            new.older = newest;
+            // Release pairs with the Acquire in `schedulers`.
+            match NEWEST.compare_exchange(newest, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => newest = now,
+            }
+        }
+    }
+
+    pub(super) fn schedulers() -> impl Iterator<Item = &'static Scheduler> {
+        let newest = link(NEWEST.load(Ordering::Acquire));
+        core::iter::successors(newest, |at| link(at.older)).map(|at| at.scheduler)
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("cpus", &self.cpus.len())
+            .field("config", &self.config)
+            .field("stopped", &self.is_stopped())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,250 @@
+//! What a thread is made of: its name, priority and stack.
+
+use core::fmt;
+use core::ops::Deref;
+
+/// How important a thread is, 0 to 31, larger is more. The constants are DragonFly's (`TDPRI_*`).
+///
+/// A CPU runs the most important of its threads that are ready; equals take turns. Nothing ages, and nothing is
+/// inherited.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// Work for CPUs that have nothing else to do.
+    pub const IDLE_WORK: Self = Self(1);
+    /// A CPU's helper for user-mode scheduling.
+    pub const USER_SCHEDULER: Self = Self(2);
+    /// User mode, idle class.
+    pub const USER_IDLE: Self = Self(4);
+    /// User mode, normal class.
+    pub const USER_NORM: Self = Self(6);
+    /// User mode, real-time class.
+    pub const USER_REAL: Self = Self(8);
+    /// A user's thread while it is in the kernel: shells, commands.
+    pub const KERN_USER: Self = Self(10);
+    /// Kernel daemons, and what nobody chose a priority for.
+    pub const KERN_DAEMON: Self = Self(12);
+    /// Soft interrupts.
+    pub const SOFT_NORM: Self = Self(14);
+    /// Soft timers.
+    pub const SOFT_TIMER: Self = Self(16);
+    /// Threads that interrupt threads depend on.
+    pub const INT_SUPPORT: Self = Self(20);
+    /// Interrupt threads, low.
+    pub const INT_LOW: Self = Self(27);
+    /// Interrupt threads: those that reap a device's completions.
+    pub const INT_MED: Self = Self(28);
+    /// Interrupt threads, high.
+    pub const INT_HIGH: Self = Self(29);
+    /// The most important.
+    pub const MAX: Self = Self(31);
+
+    /// How many there are.
+    pub const COUNT: usize = Self::MAX.0 as usize + 1;
+
+    /// The priority `value`, if there is one.
+    pub const fn new(value: u8) -> Option<Self> {
+        if value <= Self::MAX.0 { Some(Self(value)) } else { None }
+    }
+
+    /// As a number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    /// [`Priority::KERN_DAEMON`], as for every new thread of DragonFly's.
+    fn default() -> Self {
+        Self::KERN_DAEMON
+    }
+}
+
+impl fmt::Debug for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Priority({})", self.0)
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A thread's name, held in place: at most [`Name::MAX_BYTES`] of UTF-8.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Name {
+    bytes: [u8; Self::MAX_BYTES],
+    len: u8,
+}
+
+impl Name {
+    /// What is longer is cut, between two characters.
+    pub const MAX_BYTES: usize = 31;
+
+    /// A name of the first bytes of `name`.
+    pub fn new(name: &str) -> Self {
+        let mut bytes = [0; Self::MAX_BYTES];
+        // `str::floor_char_boundary` is younger than the oldest supported Rust.
+        let longest = name.len().min(Self::MAX_BYTES);
+        let len = (0..=longest).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0);
+        if let (Some(to), Some(from)) = (bytes.get_mut(..len), name.as_bytes().get(..len)) {
+            to.copy_from_slice(from);
+        }
+        Self { bytes, len: len as u8 }
+    }
+
+    /// As four words, for a place that is read while it is written.
+    pub(crate) fn to_words(self) -> [u64; 4] {
+        let mut all = [0; 32];
+        let (text, last) = all.split_at_mut(Self::MAX_BYTES);
+        text.copy_from_slice(&self.bytes);
+        last.copy_from_slice(&[self.len]);
+        let (words, _) = all.as_chunks::<8>();
+        core::array::from_fn(|i| words.get(i).map_or(0, |&word| u64::from_le_bytes(word)))
+    }
+
+    /// Back from words, which were not torn.
+    pub(crate) fn from_words(words: [u64; 4]) -> Self {
+        let mut all = [0; 32];
+        for (to, word) in all.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        let mut bytes = [0; Self::MAX_BYTES];
+        let (text, last) = all.split_at(Self::MAX_BYTES);
+        bytes.copy_from_slice(text);
+        Self { bytes, len: last.first().copied().unwrap_or(0) }
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        let text = self.bytes.get(..usize::from(self.len)).unwrap_or(&[]);
+        core::str::from_utf8(text).unwrap_or("?")
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+/// What to make a thread of.
+///
+/// ```
+/// use dfly_lwkt::{Priority, Spec};
+/// let reaper = Spec::new("nvme0 reaper").priority(Priority::INT_MED).stack_bytes(32 << 10);
+/// assert_eq!(&*reaper.name, "nvme0 reaper");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spec {
+    /// For people.
+    pub name: Name,
+    /// How important it is.
+    pub priority: Priority,
+    /// How large its stack is to be, at least; the scheduler's [`Config::stack_bytes`] if `None`.
+    pub stack_bytes: Option<usize>,
+}
+
+impl Spec {
+    /// A thread with this name, default priority and default stack.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// With this priority.
+    pub fn priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// With a stack of at least so many bytes.
+    pub fn stack_bytes(self, bytes: usize) -> Self {
+        Self { stack_bytes: Some(bytes), ..self }
+    }
+}
+
+impl From<&str> for Spec {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+/// What a scheduler is told at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How large a thread's stack is where its [`Spec`] does not say.
+    pub stack_bytes: usize,
+    /// Whether the time that threads run is measured.
+    pub run_time: RunTime,
+}
+
+/// Whether a scheduler measures how long its threads run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunTime {
+    /// The clock is read at each switch.
+    Measured,
+    /// It is not: a switch is cheaper, and run times are 0.
+    NotMeasured,
+}
+
+impl Default for Config {
+    /// Stacks of 64 KiB, and of 256 KiB with `std`, whose panics and output want more; run times are measured.
+    fn default() -> Self {
+        let stack_bytes = if cfg!(feature = "std") { 256 << 10 } else { 64 << 10 };
+        Self { stack_bytes, run_time: RunTime::Measured }
+    }
+}
+
+impl Config {
+    /// With stacks of so many bytes.
+    pub fn stack_bytes(self, stack_bytes: usize) -> Self {
+        Self { stack_bytes, ..self }
+    }
+
+    /// With or without run times.
+    pub fn run_time(self, run_time: RunTime) -> Self {
+        Self { run_time, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(&*Name::new("idle"), "idle");
+        assert_eq!(&*Name::new("0123456789012345678901234567890123"), "0123456789012345678901234567890");
+        let wide = "\u{fc}".repeat(20);
+        assert_eq!(Name::new(&wide).len(), 30);
+        for name in [Name::new(&wide), Name::new(""), Name::new("x")] {
+            assert_eq!(Name::from_words(name.to_words()), name);
+        }
+    }
+
+    #[test]
+    fn there_are_32_priorities() {
+        assert_eq!(Priority::new(31), Some(Priority::MAX));
+        assert_eq!(Priority::new(32), None);
+        assert_eq!(Priority::COUNT, 32);
+        assert!(Priority::INT_MED > Priority::KERN_USER);
+    }
+}

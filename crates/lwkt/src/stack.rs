@@ -1,0 +1,117 @@
+//! The memory of a thread's stack.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use alloc::alloc::alloc;
+
+use crate::error::SpawnError;
+
+/// What unused stack is painted with, and what guards its lower end.
+const PAINT: u64 = 0x5afe_57ac_5afe_57ac;
+
+/// How many words at the lower end are looked at, at each switch.
+const GUARD_WORDS: usize = 8;
+
+/// A stack's size: a power of two, so that there are few sizes and an ended thread's stack suits the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StackSize(u8);
+
+impl StackSize {
+    const MIN_LOG: u8 = 13;
+    const MAX_LOG: u8 = 26;
+    /// The least that may be asked for. A panic and its output fit into it on a host, if barely.
+    pub(crate) const MIN_BYTES: usize = 8 << 10;
+    pub(crate) const MAX_BYTES: usize = 64 << 20;
+    pub(crate) const COUNT: usize = (Self::MAX_LOG - Self::MIN_LOG) as usize + 1;
+
+    /// The smallest size that has `bytes`.
+    pub(crate) fn for_bytes(bytes: usize) -> Result<Self, SpawnError> {
+        match bytes {
+            ..Self::MIN_BYTES => Err(SpawnError::StackTooSmall(bytes)),
+            Self::MIN_BYTES..=Self::MAX_BYTES => Ok(Self(bytes.next_power_of_two().ilog2() as u8)),
+            _ => Err(SpawnError::StackTooLarge(bytes)),
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        1 << self.0
+    }
+
+    /// 0 up to `COUNT`.
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0 - Self::MIN_LOG)
+    }
+}
+
+/// A stack, which is never freed: its thread may be suspended on it for ever, and whoever looks at how much of it was
+/// used needs no lock.
+pub(crate) struct Stack {
+    bottom: NonNull<u64>,
+    size: StackSize,
+}
+
+// SAFETY: the memory is written by the thread on it and by `paint`, whose caller owns it; all else only looks, with
+// volatile reads, at words of any value.
+unsafe impl Send for Stack {}
+// SAFETY: as above.
+unsafe impl Sync for Stack {}
+
+impl Stack {
+    /// Not painted yet. `None` if there is no memory.
+    pub(crate) fn new(size: StackSize) -> Option<Self> {
+        let layout = Layout::from_size_align(size.bytes(), 4096).ok()?;
+        // SAFETY: the size is not 0.
+        let bottom = NonNull::new(unsafe { alloc(layout) })?.cast();
+        Some(Self { bottom, size })
+    }
+
+    pub(crate) fn size(&self) -> StackSize {
+        self.size
+    }
+
+    fn words(&self) -> usize {
+        self.size.bytes() / size_of::<u64>()
+    }
+
+    /// The end that a thread starts from, aligned to a page.
+    pub(crate) fn top(&self) -> *mut u8 {
+        // SAFETY: one past the end of the allocation.
+        unsafe { self.bottom.as_ptr().add(self.words()).cast() }
+    }
+
+    /// Makes all of it unused.
+    ///
+    /// # Safety
+    /// No thread is on it.
+    pub(crate) unsafe fn paint(&self) {
+        for word in 0..self.words() {
+            // SAFETY: inside the allocation.
+            let at = unsafe { self.bottom.as_ptr().add(word) };
+            // SAFETY: valid and aligned, and nobody else writes to it. Volatile, as it is read so by others.
+            unsafe { at.write_volatile(PAINT) };
+        }
+    }
+
+    fn is_painted(&self, word: usize) -> bool {
+        debug_assert!(word < self.words());
+        // SAFETY: inside the allocation.
+        let at = unsafe { self.bottom.as_ptr().add(word) };
+        // SAFETY: valid and aligned. It may be written at this moment by the thread on the stack, whose memory is
+        // outside of what the compiler reasons about.
+        unsafe { at.read_volatile() == PAINT }
+    }
+
+    /// Whether the lower end is as it was painted: a thread that has overflowed its stack has most likely changed it.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        (0..GUARD_WORDS).all(|word| self.is_painted(word))
+    }
+
+    /// How much was used at the most, as far as the paint tells. Looks at all of what was not.
+    pub(crate) fn used_bytes(&self) -> usize {
+        let words = self.words();
+        let unused = (0..words).take_while(|&word| self.is_painted(word)).count();
+        (words - unused) * size_of::<u64>()
+    }
+}
