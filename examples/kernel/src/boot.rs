@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use dfly_hal::sync::Lock;
 use dfly_hal::{CpuId, Cpus as _, Wait};
 use dfly_lwkt::{Config, RunError, Scheduler, SpawnError, Spec};
+use dfly_vfs::{MountTable, mem::MemFs};
 
 use crate::{Controller, Disks, Log, Machine, NvmeFunction, Platform, Session, Terminal, shell};
 
@@ -43,6 +44,7 @@ pub struct Kernel {
     scheduler: &'static Scheduler,
     log: Log,
     disks: Disks,
+    mounts: MountTable,
     controllers: Lock<Vec<Arc<Controller>>>,
     verdict: Lock<Verdict>,
 }
@@ -60,12 +62,14 @@ impl Kernel {
             scheduler,
             log,
             disks: Disks::default(),
+            mounts: MountTable::new(Arc::new(MemFs::new()), b"mem"),
             controllers: Lock::default(),
             // What a machine says that ends without having been asked to.
             verdict: Lock::new(Verdict::Failure),
         }));
         let spec = Spec::new("init").stack_bytes(INIT_STACK_BYTES);
-        scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, session, cx))?;
+        // It ends with the machine: nobody waits for it.
+        let _ = scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, session, cx))?;
         Ok(kernel)
     }
 
@@ -76,7 +80,12 @@ impl Kernel {
     }
 
     fn init(&'static self, nvme: Vec<NvmeFunction>, session: Session, w: &mut dyn Wait) {
-        self.log.say(format!("dfly {} on {}, {} CPUs", env!("CARGO_PKG_VERSION"), self.name, self.platform.count()));
+        self.log.say(format!(
+            "dfly {} on {}, {} CPUs",
+            env!("CARGO_PKG_VERSION"),
+            self.name,
+            self.platform.count()
+        ));
         for (unit, function) in nvme.into_iter().enumerate() {
             Controller::attach(self, unit, function, w);
         }
@@ -129,6 +138,11 @@ impl Kernel {
     /// The disks.
     pub fn disks(&self) -> &Disks {
         &self.disks
+    }
+
+    /// The tree of names. Its root is in memory.
+    pub fn mounts(&self) -> &MountTable {
+        &self.mounts
     }
 
     /// The NVMe controllers at work.

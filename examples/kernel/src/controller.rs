@@ -61,8 +61,14 @@ impl Controller {
         }
         let wake = driver.clone();
         irq.connect(move || wake.interrupt());
-        let controller =
-            Arc::new(Self { name, location, irq, driver, ending: AtomicBool::new(false), reaper: Lock::new(None) });
+        let controller = Arc::new(Self {
+            name,
+            location,
+            irq,
+            driver,
+            ending: AtomicBool::new(false),
+            reaper: Lock::new(None),
+        });
         if let Err(error) = controller.start_reaper(kernel, unit, config.interrupts) {
             return kernel.log().say(format!("{}: no thread for it: {error}", controller.name));
         }

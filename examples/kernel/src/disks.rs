@@ -33,7 +33,8 @@ impl Disks {
     /// Adds a disk of `driver` under its next unit number, and returns its name.
     pub fn add(&self, driver: &'static str, description: String, device: Arc<dyn BlockDevice>) -> String {
         let mut disks = self.disks.lock();
-        let unit = disks.range((driver, 0)..=(driver, u32::MAX)).next_back().map_or(0, |(&(_, unit), _)| unit + 1);
+        let unit =
+            disks.range((driver, 0)..=(driver, u32::MAX)).next_back().map_or(0, |(&(_, unit), _)| unit + 1);
         let name = format!("{driver}{unit}");
         disks.insert((driver, unit), Disk { name: name.clone(), description, device });
         name

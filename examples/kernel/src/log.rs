@@ -70,7 +70,9 @@ impl Log {
         let mut kept = self.kept.lock();
         kept.bytes += line.text.len();
         kept.lines.push_back(line);
-        while kept.bytes > KEPT_BYTES && let Some(oldest) = kept.lines.pop_front() {
+        while kept.bytes > KEPT_BYTES
+            && let Some(oldest) = kept.lines.pop_front()
+        {
             kept.bytes -= oldest.text.len();
             gone.push(oldest);
         }
