@@ -69,7 +69,7 @@ impl Kernel {
         }));
         let spec = Spec::new("init").stack_bytes(INIT_STACK_BYTES);
         // It ends with the machine: nobody waits for it.
-        let _ = scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, session, cx))?;
+        drop(scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, session, cx))?);
         Ok(kernel)
     }
 

@@ -82,14 +82,14 @@ impl Controller {
         kernel.keep(controller);
     }
 
-    /// The thread that hands completions out, on a CPU of its own as far as there are enough.
+    /// The thread that hands completions out: on another CPU than the shell's, if there is one.
     fn start_reaper(
         self: &Arc<Self>,
         kernel: &'static Kernel,
         unit: usize,
         interrupts: Interrupts,
     ) -> Result<(), SpawnError> {
-        let cpu = CpuId((unit % kernel.platform().count() as usize) as u32);
+        let cpu = CpuId(((unit + 1) % kernel.platform().count() as usize) as u32);
         let spec = Spec::new(&self.name).priority(Priority::INT_MED);
         let this = self.clone();
         let reap = move |cx: &mut Cx<'_>| this.reap(kernel, interrupts, cx);
