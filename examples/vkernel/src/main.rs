@@ -1,0 +1,84 @@
+//! The command `vkernel`: boots the kernel in this process.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use kernel::{Session, Verdict};
+use vkernel::{Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
+
+/// Boots the dfly kernel in this process: its CPUs are threads, its disks are files behind a model of an NVMe controller.
+///
+/// Without --nvme its disk is a small HAMMER file system in memory, and without --script too it shows you round.
+///
+/// Exit codes: 0 the session ended well; 1 a command of the script failed, or the machine did not boot; 2 wrong usage;
+/// 101 the kernel panicked.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// A disk image, behind a controller of its own: the first is nvme0. It is only read
+    #[arg(long, value_name = "IMAGE")]
+    nvme: Vec<PathBuf>,
+    /// How many CPUs the machine has
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Run the commands of this file (-: of the standard input) instead of a shell, and end with their verdict
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    exit_on_panic();
+    let verdict = run(&Args::parse());
+    restore_terminal();
+    match verdict {
+        Ok(Verdict::Success) => ExitCode::SUCCESS,
+        Ok(Verdict::Failure) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("vkernel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<Verdict> {
+    let drives = match args.nvme.as_slice() {
+        [] => vec![Drive::volume(tour::disk()?)],
+        images => images.iter().map(|path| open(path)).collect::<Result<_>>()?,
+    };
+    let session = match &args.script {
+        Some(file) => Session::Script(script(file)?),
+        None if args.nvme.is_empty() => Session::Script(tour::SCRIPT.into()),
+        None => Session::Interactive,
+    };
+    let terminal = Arc::new(console()?);
+    Ok(Vkernel { cpus: args.cpus, drives, terminal, session }.boot()?.join())
+}
+
+fn open(path: &Path) -> Result<Drive> {
+    Drive::open(path).with_context(|| path.display().to_string())
+}
+
+fn script(file: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    if file.as_os_str() == "-" {
+        io::stdin().lock().read_to_end(&mut text).context("the standard input")?;
+    } else {
+        text = fs::read(file).with_context(|| file.display().to_string())?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
+}
