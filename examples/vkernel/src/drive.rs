@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use dfly_bio::{Access, Failure};
 use dfly_hammer_image::Volume;
-use dfly_nvme::{Config, Interrupts};
 use dfly_nvme::model::{Abilities, Counts, Disk, Fault, FileMedium, HostMemory, Medium, Model};
+use dfly_nvme::{Config, Interrupts};
 use kernel::{Irq, NvmeFunction};
 
 use crate::host::device_memory;
@@ -43,13 +43,17 @@ impl Drive {
 
     /// Any disk.
     pub fn new(disk: Disk) -> Self {
+        Self::with(disk, Abilities::default())
+    }
+
+    /// Any disk, behind a controller that can do this.
+    pub fn with(disk: Disk, abilities: Abilities) -> Self {
         let irq = Arc::new(Irq::new());
-        let abilities = Abilities::default();
         let raised = irq.clone();
         let model = Model::with(device_memory(), vec![disk], abilities);
         let model = model.interrupting(Box::new(move |_vector| raised.raise()));
-        let mut config = Config::default();
-        config.interrupts = Interrupts::Message { vectors: abilities.vectors };
+        let interrupts = Interrupts::Message { vectors: abilities.vectors };
+        let config = Config { interrupts, ..Config::default() };
         Self { model: Arc::new(model), irq, config }
     }
 

@@ -82,6 +82,8 @@ impl Running {
     /// Waits until the machine has been shut down, and returns how its session ended.
     pub fn join(self) -> Verdict {
         let verdicts = self.cpus.into_iter().map(|cpu| cpu.join().unwrap_or(Verdict::Failure));
-        verdicts.reduce(|one, other| if one == Verdict::Success { other } else { one }).unwrap_or(Verdict::Failure)
+        verdicts
+            .reduce(|one, other| if one == Verdict::Success { other } else { one })
+            .unwrap_or(Verdict::Failure)
     }
 }

@@ -33,7 +33,8 @@ pub fn exit_on_panic() {
 
 fn report(info: &PanicHookInfo<'_>) -> String {
     let payload = info.payload();
-    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let text =
+        payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
     let message = text.unwrap_or("something that is no text");
     let place = info.location().map(|location| format!("\n  at {location}")).unwrap_or_default();
     let who = match dfly_lwkt::current() {
