@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use dfly_bio::WriteCache;
-use dfly_hal::dma::{Coherent, Constraints, DmaError};
+use dfly_hal::dma::{Coherent, Constraints, DmaError, Pod};
 use dfly_hal::regs::{NotYet, Patience, Window};
 use dfly_hal::{Instant, Wait, block_on, sleep_until};
 use zerocopy::little_endian::U32;
@@ -15,10 +15,12 @@ use crate::io::{Queue, Shape};
 use crate::pair::Pair;
 use crate::queue::Broken;
 use crate::spec::{
-    ACQ, AQA, ASQ, Aqa, CAP, CC, CSTS, Cap, Cc, Command, Completion, Csts, IdentifyController,
+    ACQ, AQA, ASQ, Aqa, CAP, CC, CSTS, Cap, Cc, Command, Completion, Csts, INTMC, INTMS, IdentifyController,
     IdentifyNamespace, IdentifyWhat, StatusCode, VS,
 };
-use crate::{AttachError, Config, ControllerInfo, Interrupts, NamespaceInfo, Nvme, NvmeHal};
+use crate::{
+    AttachError, Config, ControllerInfo, Interrupts, NamespaceInfo, Nvme, NvmeHal, SkippedNamespace, Unusable,
+};
 
 /// Entries of the admin queues, minus one.
 const ADMIN_SIZE_Z: u16 = 31;
@@ -31,6 +33,22 @@ pub(crate) const LONGEST_SHUTDOWN: Duration = Duration::from_secs(10);
 const TO_UNIT: Duration = Duration::from_millis(500);
 /// Namespace identifiers in a list [5.15.2.3].
 const IDS_IN_LIST: usize = 1024;
+/// Identify answers with 4096 bytes, of which the first part says what we want to know.
+type PagePart = [u8; 1024];
+const PAGE_PARTS: usize = 4096 / size_of::<PagePart>();
+/// Above are identifiers that stand for several, or for none [6.1].
+const LAST_NSID: u32 = 0xffff_fffd;
+
+/// The controller was seen not to run (RDY = 0 after EN = 0), or not to be there.
+pub(crate) struct Halted(());
+
+/// What an attach found out.
+pub(crate) struct Found {
+    pub(crate) shape: Shape,
+    pub(crate) info: ControllerInfo,
+    pub(crate) namespaces: Vec<NamespaceInfo>,
+    pub(crate) skipped: Vec<SkippedNamespace>,
+}
 
 /// The registers, and what they said.
 pub(crate) struct Controller<H, W> {
@@ -48,12 +66,21 @@ impl<H: NvmeHal + Clone, W: Window> Controller<H, W> {
         if cap.css() & 1 == 0 {
             return Err(AttachError::NoNvmCommands);
         }
+        if cap.mqes_z() == 0 {
+            return Err(AttachError::QueueSize);
+        }
         Ok(Self { window, hal, cap })
     }
 
     /// The longest time to become ready, or not ready.
     pub(crate) fn timeout(&self) -> Duration {
         TO_UNIT * u32::from(self.cap.to().max(1))
+    }
+
+    /// Whether the controller, told to stop, has.
+    pub(crate) fn halted(&self) -> Option<Halted> {
+        let csts = CSTS.read(&self.window);
+        (csts.is_gone() || !csts.rdy()).then_some(Halted(()))
     }
 
     /// Waits until the controller's status is as wanted.
@@ -86,14 +113,28 @@ impl<H: NvmeHal + Clone, W: Window> Controller<H, W> {
         if min > max || min > 4 { Err(AttachError::PageSize { mpsmin: min }) } else { Ok(min) }
     }
 
-    fn enable(&self, admin: &Pair<H>, mps: u8, w: &mut dyn Wait) -> Result<(), AttachError> {
+    fn enable(
+        &self,
+        admin: &Pair<H>,
+        mps: u8,
+        interrupts: Interrupts,
+        w: &mut dyn Wait,
+    ) -> Result<(), AttachError> {
         let (asq, acq) = admin.bases();
         AQA.write(&self.window, Aqa::new().with_asqs_z(ADMIN_SIZE_Z).with_acqs_z(ADMIN_SIZE_Z));
         ASQ.write(&self.window, asq);
         ACQ.write(&self.window, acq);
         CC.write(&self.window, Cc::new().with_en(true).with_mps(mps).with_iosqes(6).with_iocqes(4));
         let csts = self.status(w, |csts| csts.rdy() || csts.cfs())?;
-        if csts.cfs() { Err(AttachError::Fatal) } else { Ok(()) }
+        if csts.cfs() {
+            return Err(AttachError::Fatal);
+        }
+        // Admin completions assert the pin, and nobody is there to answer it: an attach polls. With MSI-X these registers
+        // are not to be touched.
+        if !matches!(interrupts, Interrupts::Message { .. }) {
+            INTMS.write(&self.window, u32::MAX);
+        }
+        Ok(())
     }
 
     /// Runs one admin command.
@@ -101,11 +142,10 @@ impl<H: NvmeHal + Clone, W: Window> Controller<H, W> {
         &self,
         pair: &mut Pair<H>,
         command: Command,
-        timeout: Duration,
+        deadline: Instant,
         w: &mut dyn Wait,
     ) -> Result<Completion, AttachError> {
         let opcode = command.opcode;
-        let deadline = self.hal.now().saturating_add(timeout);
         let (_, cid) = pair.ids.take().ok_or(AttachError::AdminTimeout { opcode })?;
         pair.push(cid, command);
         pair.ring(&self.window);
@@ -140,7 +180,7 @@ impl<H: NvmeHal + Clone, W: Window> Controller<H, W> {
 /// What is in the making, so that a failure knows what the controller may still use.
 struct Making<H: NvmeHal + Clone> {
     admin: Pair<H>,
-    page: Coherent<[u8; 4096], H>,
+    page: Coherent<PagePart, H>,
     queues: Vec<Queue<H>>,
 }
 
@@ -158,17 +198,19 @@ pub(crate) fn attach<H: NvmeHal + Clone, W: Window>(
     let page_aligned = Constraints { align: page_bytes, ..Constraints::ANY };
     let mut making = Making {
         admin: Pair::new(hal, 0, ADMIN_SIZE_Z, page_bytes, controller.cap.dstrd())?,
-        page: Coherent::alloc(hal.clone(), 1, &page_aligned)?,
+        page: Coherent::alloc(hal.clone(), PAGE_PARTS, &page_aligned)?,
         queues: Vec::new(),
     };
     let made = controller
-        .enable(&making.admin, mps, w)
+        .enable(&making.admin, mps, config.interrupts, w)
         .and_then(|()| bring_up(&controller, &mut making, page_bytes, &config, w));
     match made {
-        Ok((shape, info, namespaces)) => {
+        Ok(found) => {
+            if config.interrupts == Interrupts::Pin {
+                INTMC.write(&controller.window, 1);
+            }
             let Making { admin, queues, .. } = making;
-            let core = Core::new(controller, admin, shape, info, namespaces, config.interrupts, queues);
-            Ok(Nvme::over(core))
+            Ok(Nvme::over(Core::new(controller, admin, found, config.interrupts, queues)))
         }
         Err(error) => {
             if !matches!(controller.disable(w), Ok(()) | Err(AttachError::Gone)) {
@@ -186,65 +228,17 @@ fn bring_up<H: NvmeHal + Clone, W: Window>(
     page_bytes: u32,
     config: &Config,
     w: &mut dyn Wait,
-) -> Result<(Shape, ControllerInfo, Vec<NamespaceInfo>), AttachError> {
+) -> Result<Found, AttachError> {
     let Making { admin, page, queues } = making;
     let (hal, cap) = (&controller.hal, controller.cap);
-    let at = page.device_addr(0).map_or(0, |at| at.0);
-    let mut admin_do = |command, w: &mut dyn Wait| controller.admin(admin, command, config.admin_timeout, w);
+    // One for all, or a controller that answers each a little late would keep us for hours.
+    let deadline = hal.now().saturating_add(config.admin_timeout);
+    let mut admin = Admin { controller, pair: admin, page, deadline, w };
 
-    admin_do(Command::identify(IdentifyWhat::CONTROLLER, 0, at), w)?;
-    let id: IdentifyController = page.get_part(0, 0).ok_or(DmaError::Exhausted)?;
+    let id: IdentifyController = admin.identify(IdentifyWhat::CONTROLLER, 0)?;
     if id.sqes & 0xf > 6 || id.cqes & 0xf > 4 {
         return Err(AttachError::EntrySizes { sqes: id.sqes, cqes: id.cqes });
     }
-    let nn = id.nn.get();
-    let mut ids = Vec::new();
-    // Since 1.1 there is a list of those that are active.
-    let listed = (VS.read(&controller.window) >= 0x0001_0100)
-        .then(|| admin_do(Command::identify(IdentifyWhat::ACTIVE_NAMESPACES, 0, at), w));
-    match listed {
-        Some(Ok(_)) => {
-            let list = (0..IDS_IN_LIST).map_while(|i| page.get_part::<U32>(0, 4 * i));
-            ids.extend(list.map(U32::get).take_while(|&nsid| nsid != 0));
-        }
-        Some(Err(AttachError::Refused { .. })) | None => {
-            ids.extend((1..=nn).take(config.max_namespaces.into()));
-        }
-        Some(Err(error)) => return Err(error),
-    }
-    ids.truncate(config.max_namespaces.into());
-
-    let write_cache = if id.vwc & 1 == 0 { WriteCache::None } else { WriteCache::Volatile };
-    let mut namespaces = Vec::with_capacity(ids.len());
-    let mut skipped = 0;
-    for nsid in ids {
-        match admin_do(Command::identify(IdentifyWhat::NAMESPACE, nsid, at), w) {
-            Ok(_) => {}
-            Err(AttachError::Refused { .. }) => {
-                skipped += 1;
-                continue;
-            }
-            Err(error) => return Err(error),
-        }
-        let ns: IdentifyNamespace = page.get_part(0, 0).ok_or(DmaError::Exhausted)?;
-        let format = ns.format();
-        let usable = ns.nsze.get() != 0 && format.ms() == 0 && (9..=16).contains(&format.lbads());
-        // Nor one whose bytes cannot be counted.
-        let bytes = ns.nsze.get().checked_mul(1 << (format.lbads() & 31));
-        if !usable || bytes.is_none() {
-            skipped += 1;
-            continue;
-        }
-        namespaces.push(NamespaceInfo {
-            nsid,
-            blocks: ns.nsze.get(),
-            block_shift: format.lbads(),
-            boundary_blocks: ns.noiob.get(),
-            write_cache,
-            access: NamespaceInfo::access_of(ns.nsattr),
-        });
-    }
-
     let smallest_page = 4096_u32 << cap.mpsmin();
     let mdts = match id.mdts {
         0 => u32::MAX,
@@ -255,11 +249,25 @@ fn bring_up<H: NvmeHal + Clone, W: Window>(
     let shape =
         Shape { page_bytes, max_bytes: max_bytes / page_bytes * page_bytes, timeout: config.io_timeout };
 
+    let write_cache = if id.vwc & 1 == 0 { WriteCache::None } else { WriteCache::Volatile };
+    let (mut namespaces, mut skipped) = (Vec::new(), Vec::new());
+    for nsid in admin.active_namespaces(&id, config.max_namespaces)? {
+        let used = match admin.identify(IdentifyWhat::NAMESPACE, nsid) {
+            Ok(ns) => usable(nsid, &ns, shape, write_cache),
+            Err(AttachError::Refused { status, .. }) => Err(Unusable::Refused { status }),
+            Err(error) => return Err(error),
+        };
+        match used {
+            Ok(info) => namespaces.push(info),
+            Err(why) => skipped.push(SkippedNamespace { nsid, why }),
+        }
+    }
+
     let wanted = u16::try_from(hal.count()).unwrap_or(u16::MAX).min(config.max_queues).max(1);
-    let granted = admin_do(Command::number_of_queues(wanted, wanted), w)?.result.get();
+    let granted = admin.run(Command::number_of_queues(wanted, wanted))?.result.get();
     let count = |z: u32| (z & 0xffff).saturating_add(1);
     let number = u32::from(wanted).min(count(granted)).min(count(granted >> 16)) as u16;
-    let size_z = config.queue_depth.clamp(2, 4096).saturating_sub(1).min(cap.mqes_z()).max(1);
+    let size_z = config.queue_depth.clamp(2, 4096).saturating_sub(1).min(cap.mqes_z());
     for qid in 1..=number {
         let pair = Pair::new(hal, qid, size_z, page_bytes, cap.dstrd())?;
         queues.push(Queue::new(hal, pair, shape, size_z, namespaces.len())?);
@@ -274,8 +282,8 @@ fn bring_up<H: NvmeHal + Clone, W: Window>(
             Interrupts::Message { vectors: 0 | 1 } => Some(0),
             Interrupts::Message { vectors } => Some(1 + (qid - 1) % (vectors - 1)),
         };
-        admin_do(Command::create_cq(qid, size_z, cq, vector), w)?;
-        admin_do(Command::create_sq(qid, size_z, sq, qid), w)?;
+        admin.run(Command::create_cq(qid, size_z, cq, vector))?;
+        admin.run(Command::create_sq(qid, size_z, sq, qid))?;
     }
     let info = ControllerInfo {
         serial: id.sn,
@@ -286,9 +294,101 @@ fn bring_up<H: NvmeHal + Clone, W: Window>(
         queues: number,
         queue_depth: size_z,
         max_transfer_bytes: shape.max_bytes,
-        namespaces_skipped: skipped,
+        namespaces_skipped: u32::try_from(skipped.len()).unwrap_or(u32::MAX),
     };
-    Ok((shape, info, namespaces))
+    Ok(Found { shape, info, namespaces, skipped })
+}
+
+/// The admin queue while a controller is brought up.
+struct Admin<'a, H: NvmeHal + Clone, W: Window> {
+    controller: &'a Controller<H, W>,
+    pair: &'a mut Pair<H>,
+    page: &'a mut Coherent<PagePart, H>,
+    deadline: Instant,
+    w: &'a mut dyn Wait,
+}
+
+impl<H: NvmeHal + Clone, W: Window> Admin<'_, H, W> {
+    fn run(&mut self, command: Command) -> Result<Completion, AttachError> {
+        self.controller.admin(self.pair, command, self.deadline, self.w)
+    }
+
+    /// The beginning of what Identify answers. What the controller does not write is zero.
+    fn identify<T: Pod>(&mut self, what: IdentifyWhat, nsid: u32) -> Result<T, AttachError> {
+        let at = self.page.device_addr(0).map_or(0, |at| at.0);
+        // Before the doorbell, by the barrier in `Pair::ring`.
+        (0..PAGE_PARTS).try_for_each(|part| self.page.set(part, [0; _])).map_err(|_| DmaError::Exhausted)?;
+        self.run(Command::identify(what, nsid, at))?;
+        Ok(self.page.get_part(0, 0).ok_or(DmaError::Exhausted)?)
+    }
+
+    /// The identifiers of active namespaces, at most `most`, in rising order.
+    fn active_namespaces(&mut self, id: &IdentifyController, most: u16) -> Result<Vec<u32>, AttachError> {
+        let most = usize::from(most);
+        let mut ids: Vec<u32> = Vec::new();
+        // Since 1.1 there is a list of those that are active.
+        let mut listed = VS.read(&self.controller.window) >= 0x0001_0100;
+        while listed && ids.len() < most {
+            let above = ids.last().copied().unwrap_or(0);
+            match self.identify::<U32>(IdentifyWhat::ACTIVE_NAMESPACES, above) {
+                Ok(_) => {}
+                Err(AttachError::Refused { .. }) if above == 0 => {
+                    listed = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            let before = ids.len();
+            let in_part = size_of::<PagePart>() / size_of::<U32>();
+            let listed = (0..IDS_IN_LIST)
+                .map_while(|i| self.page.get_part::<U32>(i / in_part, i % in_part * size_of::<U32>()));
+            for nsid in listed.map(U32::get) {
+                // Rising, and no more than there are; the rest is zero, or nonsense.
+                if nsid <= ids.last().copied().unwrap_or(0) || nsid > LAST_NSID || ids.len() >= most {
+                    break;
+                }
+                ids.push(nsid);
+            }
+            if ids.len() - before < IDS_IN_LIST {
+                return Ok(ids);
+            }
+        }
+        if !listed {
+            ids.extend((1..=id.nn.get().min(LAST_NSID)).take(most));
+        }
+        Ok(ids)
+    }
+}
+
+/// What is made of a namespace's own description of itself.
+fn usable(
+    nsid: u32,
+    ns: &IdentifyNamespace,
+    shape: Shape,
+    write_cache: WriteCache,
+) -> Result<NamespaceInfo, Unusable> {
+    let (format, blocks) = (ns.format(), ns.nsze.get());
+    let shift = format.lbads();
+    if blocks == 0 {
+        return Err(Unusable::Inactive);
+    }
+    if !(9..=16).contains(&shift) || shape.max_bytes >> shift == 0 {
+        return Err(Unusable::BlockSize { shift });
+    }
+    if format.ms() != 0 {
+        return Err(Unusable::Metadata { bytes: format.ms() });
+    }
+    if blocks.checked_mul(1 << shift).is_none() {
+        return Err(Unusable::Size { blocks });
+    }
+    Ok(NamespaceInfo {
+        nsid,
+        blocks,
+        block_shift: shift,
+        boundary_blocks: ns.noiob.get(),
+        write_cache,
+        access: NamespaceInfo::access_of(ns.nsattr),
+    })
 }
 
 impl From<Broken> for AttachError {

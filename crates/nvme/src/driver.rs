@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -15,12 +15,12 @@ use dfly_hal::sync::Lock;
 use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dfly_hal::{Clock, Cpus, Instant, Wait, block_on, dma::Dma, sleep_until};
 
-use crate::controller::{Controller, LONGEST_SHUTDOWN};
-use crate::io::{Queue, Shape};
+use crate::controller::{Controller, Found, LONGEST_SHUTDOWN};
+use crate::io::Queue;
 use crate::pair::Pair;
 use crate::queue::Broken;
 use crate::spec::{CC, CSTS, INTMC, INTMS};
-use crate::{ControllerInfo, Interrupts, NamespaceInfo, Stats};
+use crate::{ControllerInfo, Interrupts, NamespaceInfo, SkippedNamespace, Stats};
 
 /// What the driver needs of a machine: memory for devices, time, and which CPU this is.
 pub trait NvmeHal: Dma + Clock + Cpus {}
@@ -83,18 +83,20 @@ enum Belief {
 /// Lock order: `phase`, then one of `queues`. No foreign code runs with either held.
 pub(crate) struct Core<H: NvmeHal + Clone, W: Window> {
     pub(crate) controller: Controller<H, W>,
-    pub(crate) shape: Shape,
-    pub(crate) info: ControllerInfo,
-    pub(crate) namespaces: Vec<NamespaceInfo>,
-    pub(crate) interrupts: Interrupts,
+    pub(crate) found: Found,
     pub(crate) queues: Vec<Lock<Queue<H>>>,
     phase: Lock<Phase>,
     /// What the phase is not; a hint, the queues know for sure.
     live: AtomicBool,
     /// Nanoseconds; nothing needs to be looked at before.
     alarm: AtomicU64,
+    interrupts: Interrupts,
     interrupted: AtomicBool,
+    /// The pin was masked by an interrupt, and is to be unmasked by `poll`.
+    masked: AtomicBool,
     reaper: AtomicWaker,
+    /// The timer that was set last, so that an interrupt does not cost a timer.
+    timer: Lock<Option<(Instant, Waker)>>,
     /// The rings of the admin queue, which the controller may read as long as it runs.
     _admin: Pair<H>,
 }
@@ -103,24 +105,22 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
     pub(crate) fn new(
         controller: Controller<H, W>,
         admin: Pair<H>,
-        shape: Shape,
-        info: ControllerInfo,
-        namespaces: Vec<NamespaceInfo>,
+        found: Found,
         interrupts: Interrupts,
         queues: Vec<Queue<H>>,
     ) -> Self {
         Self {
             controller,
-            shape,
-            info,
-            namespaces,
-            interrupts,
+            found,
             queues: queues.into_iter().map(Lock::new).collect(),
             phase: Lock::new(Phase::Live),
             live: AtomicBool::new(true),
             alarm: AtomicU64::new(u64::MAX),
+            interrupts,
             interrupted: AtomicBool::new(false),
+            masked: AtomicBool::new(false),
             reaper: AtomicWaker::new(),
+            timer: Lock::new(None),
             _admin: admin,
         }
     }
@@ -148,7 +148,7 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
             Some(queue) => {
                 let mut queue = queue.lock();
                 let rejected = queue.park(namespace, batch);
-                let due = queue.fill(self.hal(), self.window(), &self.namespaces, now, &mut done);
+                let due = queue.fill(self.hal(), self.window(), &self.found.namespaces, now, &mut done);
                 drop(queue);
                 if due != Instant::FAR_FUTURE {
                     self.alarm_at(due.min(now.saturating_add(LOOK)));
@@ -180,14 +180,17 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
             let mut queue = queue.lock();
             if let Err(broken) = queue.reap(self.hal(), self.window(), &mut done) {
                 why = Some(broken.into());
+                continue;
             }
-            let due = queue.fill(self.hal(), self.window(), &self.namespaces, now, &mut done);
+            let due = queue.fill(self.hal(), self.window(), &self.found.namespaces, now, &mut done);
             drop(queue);
             if due != Instant::FAR_FUTURE {
                 self.alarm_at(due.min(now.saturating_add(LOOK)));
             }
         }
-        if self.interrupts == Interrupts::Pin {
+        // What arrived since it was looked for announces itself now. Acquire: pairs with `interrupt`, so that the mask is
+        // cleared after it was set.
+        if self.masked.swap(false, Ordering::Acquire) {
             INTMC.write(self.window(), 1);
         }
         if self.alarm.load(Ordering::Acquire) <= now.as_nanos() {
@@ -212,11 +215,19 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
         if csts.cfs() {
             return Some(Stopped::Fatal);
         }
-        let first = self.queues.iter().filter_map(|queue| queue.lock().first_due()).min()?;
-        if first <= now {
+        let (mut first_due, mut parked_due) = (Instant::FAR_FUTURE, Instant::FAR_FUTURE);
+        for queue in &self.queues {
+            let queue = queue.lock();
+            first_due = first_due.min(queue.first_due());
+            parked_due = parked_due.min(queue.parked_due());
+        }
+        if first_due <= now {
             return Some(Stopped::Timeout);
         }
-        self.alarm_at(first.min(now.saturating_add(LOOK)));
+        let first = first_due.min(parked_due);
+        if first != Instant::FAR_FUTURE {
+            self.alarm_at(first.min(now.saturating_add(LOOK)));
+        }
         None
     }
 
@@ -248,9 +259,8 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
         let now = self.hal().now();
         let mut phase = self.phase.lock();
         let Phase::Stopping { until, why } = *phase else { return 0 };
-        let csts = CSTS.read(self.window());
-        let stopped = csts.is_gone() || !csts.rdy();
-        if !stopped && belief == Belief::UntilDeadline && now < until {
+        let halted = self.controller.halted();
+        if halted.is_none() && belief == Belief::UntilDeadline && now < until {
             self.alarm.store(now.saturating_add(STOP_LOOK).as_nanos(), Ordering::Release);
             return 0;
         }
@@ -259,19 +269,22 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
         self.alarm.store(u64::MAX, Ordering::Release);
         let failure = if why == Stopped::Gone { Failure::Gone } else { Failure::Aborted };
         let mut count = 0;
-        if !stopped {
+        if halted.is_none() {
             // It may read its rings and write completions for ever.
             core::mem::forget(self.clone());
         }
         for queue in &self.queues {
             let mut done = JobList::new();
             let mut queue = queue.lock();
-            let lost = if stopped {
-                queue.take_all(self.hal(), now, failure, &mut done);
-                Vec::new()
-            } else {
-                queue.take_parked(failure, &mut done);
-                queue.take_slots()
+            let lost = match &halted {
+                Some(halted) => {
+                    queue.take_all(self.hal(), halted, now, failure, &mut done);
+                    Vec::new()
+                }
+                None => {
+                    queue.take_parked(failure, &mut done);
+                    queue.take_slots()
+                }
             };
             drop(queue);
             count += done.len();
@@ -281,7 +294,34 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
                 slot.abandon();
             }
         }
+        // So that the reaper learns that there is nothing more to do.
+        self.ring();
         count
+    }
+
+    /// Wakes the reaper. Callable from every context.
+    fn ring(&self) {
+        // Release: pairs with the Acquire in `Work`.
+        self.interrupted.store(true, Ordering::Release);
+        self.reaper.wake();
+    }
+
+    /// Sees to it that `waker` is woken at `alarm`, unless a timer will do so anyhow.
+    fn set_timer(&self, alarm: Instant, waker: &Waker) {
+        let now = self.hal().now();
+        let mut timer = self.timer.lock();
+        let stands = timer.as_ref().is_some_and(|(at, whose)| {
+            let in_time = *at > now && *at <= alarm;
+            // Who cannot be woken only looks.
+            in_time && (whose.will_wake(waker) || waker.will_wake(Waker::noop()))
+        });
+        if stands {
+            return;
+        }
+        let old = timer.replace((alarm, waker.clone()));
+        drop(timer);
+        drop(old);
+        self.hal().wake_at(alarm, waker);
     }
 }
 
@@ -298,24 +338,29 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
         let device = |(index, info)| {
             Arc::new(crate::namespace::Namespace::new(&core, index, info)) as Arc<dyn dfly_bio::BlockDevice>
         };
-        let devices = core.namespaces.iter().enumerate().map(device).collect();
+        let devices = core.found.namespaces.iter().enumerate().map(device).collect();
         Self { core, devices }
     }
 
     /// The namespace `nsid` as a block device, if it is there and usable.
     pub fn namespace(&self, nsid: u32) -> Option<Arc<dyn dfly_bio::BlockDevice>> {
-        let index = self.core.namespaces.iter().position(|info| info.nsid == nsid)?;
+        let index = self.core.found.namespaces.iter().position(|info| info.nsid == nsid)?;
         self.devices.get(index).cloned()
     }
 
     /// The usable namespaces.
     pub fn namespaces(&self) -> &[NamespaceInfo] {
-        &self.core.namespaces
+        &self.core.found.namespaces
+    }
+
+    /// The namespaces that are listed and not usable, and why.
+    pub fn skipped(&self) -> &[SkippedNamespace] {
+        &self.core.found.skipped
     }
 
     /// What the controller says of itself, and what was agreed.
     pub fn info(&self) -> &ControllerInfo {
-        &self.core.info
+        &self.core.found.info
     }
 
     /// Where it stands.
@@ -332,15 +377,16 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
         self.core.queues.iter().fold(Stats::default(), |sum, queue| sum.plus(queue.lock().stats))
     }
 
-    /// To be called by the interrupt handler, of any vector. Masks the interrupt if it is pin-based, and wakes whoever
-    /// waits for [`work`](Self::work). Takes no lock.
+    /// To be called by the interrupt handler, of any vector, also when nothing was announced. Masks the interrupt if it is
+    /// pin-based, and wakes whoever waits for [`work`](Self::work). Takes no lock, allocates nothing, frees nothing of its
+    /// own.
     pub fn interrupt(&self) {
         if self.core.interrupts == Interrupts::Pin {
             INTMS.write(&self.core.controller.window, 1);
+            // Release: pairs with the Acquire in `poll`.
+            self.core.masked.store(true, Ordering::Release);
         }
-        // Release: pairs with the Acquire in `Work`.
-        self.core.interrupted.store(true, Ordering::Release);
-        self.core.reaper.wake();
+        self.core.ring();
     }
 
     /// Reaps completions, sends what was parked, keeps deadlines. Returns how many requests it answered. Thread context;
@@ -349,8 +395,19 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
         self.core.poll()
     }
 
-    /// Completes when there is a reason to [`poll`](Self::poll): an interrupt, or a deadline. For one waiter, the reaper:
-    /// `loop { block_on(w, nvme.work(), None); nvme.poll(); }`.
+    /// Completes when there is a reason to [`poll`](Self::poll): an interrupt, a deadline, each second while something is
+    /// under way (so an interrupt that is lost costs time and nothing else), and once when the controller is dead. For one
+    /// waiter, the reaper:
+    ///
+    /// ```text
+    /// while !matches!(nvme.state(), State::Dead(_)) {
+    ///     block_on(w, nvme.work(), None);
+    ///     nvme.poll();
+    /// }
+    /// ```
+    ///
+    /// [`interrupt`](Self::interrupt) wakes the waiter's waker and drops it. So where that is a handler of real interrupts,
+    /// the waker must be one that takes no lock and frees nothing in either: of a thread that outlives it, as `lwkt`'s are.
     pub fn work(&self) -> Work<'_, H, W> {
         Work { core: &self.core }
     }
@@ -423,7 +480,7 @@ impl<H: NvmeHal + Clone, W: Window> Future for Work<'_, H, W> {
             return Poll::Ready(());
         }
         if alarm != Instant::FAR_FUTURE {
-            core.hal().wake_at(alarm, cx.waker());
+            core.set_timer(alarm, cx.waker());
         }
         Poll::Pending
     }

@@ -10,6 +10,7 @@ use dfly_hal::dma::{Coherent, Constraints, Dma, DmaError};
 use dfly_hal::regs::Window;
 use zerocopy::little_endian::U64;
 
+use crate::controller::Halted;
 use crate::lend::{Done, LendError, Slot};
 use crate::pair::Pair;
 use crate::prp::List;
@@ -49,6 +50,10 @@ pub(crate) struct Queue<H: Dma> {
     slots: Vec<(Slot, Instant)>,
     /// Jobs that found the queue full, by namespace.
     parked: Vec<JobList>,
+    /// How many these are.
+    waiting: usize,
+    /// No job that is parked is late before.
+    parked_due: Instant,
     /// The namespace whose turn it is.
     turn: usize,
     /// Nothing more is taken.
@@ -100,8 +105,10 @@ impl<H: Dma + Clone> Queue<H> {
             pair,
             shape,
             lists: Coherent::alloc(hal.clone(), entries, &constraints)?,
-            slots: (0..slots).map(|_| (Slot::new(shape.pages()), Instant::FAR_FUTURE)).collect(),
+            slots: (0..slots).map(|slot| (Slot::new(slot, shape.pages()), Instant::FAR_FUTURE)).collect(),
             parked: core::iter::repeat_with(JobList::new).take(namespaces).collect(),
+            waiting: 0,
+            parked_due: Instant::FAR_FUTURE,
             turn: 0,
             refuses: false,
             closed: false,
@@ -124,16 +131,19 @@ impl<H: Dma + Clone> Queue<H> {
     pub(crate) fn park(&mut self, index: usize, batch: JobList) -> JobList {
         match self.parked.get_mut(index) {
             Some(parked) if !self.refuses => {
-                let mut batch = batch;
-                parked.append(&mut batch);
-                batch
+                self.waiting += batch.len();
+                for job in batch {
+                    self.parked_due = self.parked_due.min(job.deadline());
+                    parked.push(job);
+                }
+                JobList::new()
             }
             _ => batch,
         }
     }
 
-    /// Sends what is parked as far as there is room, and rings once. What failed is put to `done`. Returns when the first
-    /// of what was sent is due.
+    /// Sends what is parked as far as there is room, namespace by namespace in turn, and rings once. What failed, or waited
+    /// too long, is put to `done`. Returns when to look again for the sake of what was sent or still waits.
     pub(crate) fn fill(
         &mut self,
         hal: &H,
@@ -142,25 +152,16 @@ impl<H: Dma + Clone> Queue<H> {
         now: Instant,
         done: &mut JobList,
     ) -> Instant {
+        self.expire(now, done);
         let mut first_due = Instant::FAR_FUTURE;
-        let mut empty = 0;
-        while empty < namespaces.len() && !self.closed {
-            self.turn = if self.turn + 1 < namespaces.len() { self.turn + 1 } else { 0 };
-            let (Some(info), Some(parked)) = (namespaces.get(self.turn), self.parked.get_mut(self.turn))
-            else {
-                break;
-            };
-            let Some(job) = parked.pop() else {
-                empty += 1;
-                continue;
-            };
-            empty = 0;
-            let Some((slot, cid)) = self.pair.ids.take() else {
-                self.unpop(job);
+        while self.waiting != 0 && !self.closed {
+            let Some((slot, cid)) = self.pair.ids.take() else { break };
+            let Some((info, job)) = self.next_parked(namespaces) else {
+                self.pair.ids.untake(slot);
                 break;
             };
             let due = job.deadline().min(now.saturating_add(self.shape.timeout));
-            match self.start(hal, info, job, (slot, cid), due, now) {
+            match self.start(hal, info, job, (slot, cid), due) {
                 Started::Sent => first_due = first_due.min(due),
                 Started::Failed(job) => {
                     self.pair.ids.untake(slot);
@@ -169,26 +170,67 @@ impl<H: Dma + Clone> Queue<H> {
                 Started::Later(job) => {
                     self.pair.ids.untake(slot);
                     // Something that is under way comes back and gives room; if nothing is, nothing will.
-                    if self.pair.ids.out() == 0 {
-                        done.push(ended(job, Err(Failure::NoMemory)));
-                        continue;
+                    if self.pair.ids.out() != 0 {
+                        self.unpop(job);
+                        break;
                     }
-                    self.unpop(job);
-                    break;
+                    done.push(ended(job, Err(Failure::NoMemory)));
                 }
             }
+            self.turn += 1;
         }
         self.stats.doorbells += self.pair.ring(window);
-        first_due
+        first_due.min(self.parked_due())
     }
 
-    /// Puts `job` back to the front of its list.
+    /// The first job of the namespace whose turn it is, or of the next one that has any.
+    fn next_parked<'a>(&mut self, namespaces: &'a [NamespaceInfo]) -> Option<(&'a NamespaceInfo, BioJob)> {
+        for _ in 0..namespaces.len() {
+            if self.turn >= namespaces.len() {
+                self.turn = 0;
+            }
+            let (info, parked) = (namespaces.get(self.turn)?, self.parked.get_mut(self.turn)?);
+            if let Some(job) = parked.pop() {
+                self.waiting -= 1;
+                return Some((info, job));
+            }
+            self.turn += 1;
+        }
+        None
+    }
+
+    /// Puts `job` back to the front of its list: it is still its namespace's turn.
     fn unpop(&mut self, job: BioJob) {
         if let Some(parked) = self.parked.get_mut(self.turn) {
             let mut front = JobList::from(job);
             front.append(parked);
             *parked = front;
+            self.waiting += 1;
         }
+    }
+
+    /// Ends what is parked and late: the controller never saw it, so nothing has to stop.
+    fn expire(&mut self, now: Instant, done: &mut JobList) {
+        if self.parked_due > now {
+            return;
+        }
+        self.parked_due = Instant::FAR_FUTURE;
+        for parked in &mut self.parked {
+            for job in core::mem::take(parked) {
+                if job.deadline() <= now {
+                    self.waiting -= 1;
+                    done.push(ended(job, Err(Failure::Timeout)));
+                } else {
+                    self.parked_due = self.parked_due.min(job.deadline());
+                    parked.push(job);
+                }
+            }
+        }
+    }
+
+    /// When the first of what is parked is late, or before.
+    pub(crate) fn parked_due(&self) -> Instant {
+        if self.waiting == 0 { Instant::FAR_FUTURE } else { self.parked_due }
     }
 
     fn start(
@@ -198,11 +240,7 @@ impl<H: Dma + Clone> Queue<H> {
         job: BioJob,
         (slot, cid): (u16, u16),
         due: Instant,
-        now: Instant,
     ) -> Started {
-        if job.deadline() <= now {
-            return Started::Failed(ended(job, Err(Failure::Timeout)));
-        }
         let lba = job.offset() >> info.block_shift;
         let blocks_z = (job.len() >> info.block_shift).saturating_sub(1) as u16;
         let mut command = match job.op() {
@@ -228,13 +266,16 @@ impl<H: Dma + Clone> Queue<H> {
             Err((job, LendError::Dma(DmaError::Unmappable(_)) | LendError::Prp(_))) => {
                 return Started::Failed(ended(job, Err(Failure::Misaligned)));
             }
-            Err((job, LendError::Dma(_))) => return Started::Failed(ended(job, Err(Failure::Device))),
+            Err((job, LendError::Dma(_) | LendError::InUse)) => {
+                return Started::Failed(ended(job, Err(Failure::Device)));
+            }
         }
         *slot_due = due;
         if !self.pair.push(cid, command) {
-            // Cannot be: there are as many identifiers as there is room. The controller knows nothing of it.
-            return match room.take_back(hal, Done::Stopped) {
-                Some(job) => Started::Later(job),
+            // There are as many identifiers as there is room, so the controller completes commands and does not say that
+            // it has read them.
+            return match room.take_back(hal, Done::NeverShown) {
+                Some(job) => Started::Failed(ended(job, Err(Failure::Device))),
                 None => Started::Sent,
             };
         }
@@ -247,7 +288,7 @@ impl<H: Dma + Clone> Queue<H> {
         let mut result = Ok(());
         // No more than the ring holds: a controller cannot keep us here.
         for _ in 0..=self.slots.len() {
-            let (slot, entry) = match self.pair.next() {
+            let (arrived, entry) = match self.pair.next() {
                 Ok(Some(next)) => next,
                 Ok(None) => break,
                 Err(broken) => {
@@ -255,8 +296,9 @@ impl<H: Dma + Clone> Queue<H> {
                     break;
                 }
             };
-            let room = self.slots.get_mut(usize::from(slot));
-            let Some(job) = room.and_then(|(room, _)| room.take_back(hal, Done::Completed)) else { continue };
+            let room = self.slots.get_mut(usize::from(arrived.slot()));
+            let back = room.and_then(|(room, _)| room.take_back(hal, Done::Completed(arrived)));
+            let Some(job) = back else { continue };
             let failure = StatusCode::from(entry.status()).failure();
             self.stats.completed += 1;
             self.stats.errors += u64::from(failure.is_some());
@@ -267,26 +309,35 @@ impl<H: Dma + Clone> Queue<H> {
     }
 
     /// When the first of what is under way is due.
-    pub(crate) fn first_due(&self) -> Option<Instant> {
-        self.slots.iter().filter(|(room, _)| room.job().is_some()).map(|&(_, due)| due).min()
+    pub(crate) fn first_due(&self) -> Instant {
+        let out = self.slots.iter().filter(|(room, _)| room.job().is_some());
+        out.map(|&(_, due)| due).min().unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// Whether nothing is under way or waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.pair.ids.out() == 0 && self.parked.iter().all(JobList::is_empty)
+        self.pair.ids.out() == 0 && self.waiting == 0
     }
 
     /// What waits, and was never shown to the controller.
     pub(crate) fn take_parked(&mut self, failure: Failure, done: &mut JobList) {
+        self.waiting = 0;
         for parked in &mut self.parked {
             done.extend(core::mem::take(parked).map(|job| ended(job, Err(failure))));
         }
     }
 
     /// Everything, of a controller that was seen stopped. What is late has timed out; the rest ends as `failure`.
-    pub(crate) fn take_all(&mut self, hal: &H, now: Instant, failure: Failure, done: &mut JobList) {
+    pub(crate) fn take_all(
+        &mut self,
+        hal: &H,
+        halted: &Halted,
+        now: Instant,
+        failure: Failure,
+        done: &mut JobList,
+    ) {
         for (room, due) in &mut self.slots {
-            if let Some(job) = room.take_back(hal, Done::Stopped) {
+            if let Some(job) = room.take_back(hal, Done::Stopped(halted)) {
                 let failure = if *due <= now { Failure::Timeout } else { failure };
                 done.push(ended(job, Err(failure)));
             }

@@ -10,34 +10,40 @@ use core::ops::ControlFlow;
 use dfly_bio::{BioJob, Op};
 use dfly_hal::dma::{Constraints, Direction, Dma, DmaError, Mapping};
 
+use crate::controller::Halted;
 use crate::prp::{Builder, List, PrpError, Prps};
+use crate::queue::Arrived;
 
-/// Why the controller does not use the memory any more. To say so wrongly is a defect of this crate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Done {
+/// Why the controller does not use the memory any more: what was seen, not what is hoped.
+pub(crate) enum Done<'a> {
     /// The command's own completion arrived, its identifier was checked, and it was the first.
-    Completed,
+    Completed(Arrived),
     /// The controller was seen disabled (not ready after EN = 0), or is no longer on its bus.
-    Stopped,
+    Stopped(#[expect(dead_code, reason = "evidence, not data")] &'a Halted),
+    /// No doorbell was rung for it.
+    NeverShown,
 }
 
 /// Why memory could not be lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LendError {
+    /// The slot has a job already: a defect of this crate.
+    InUse,
     Dma(DmaError),
     Prp(PrpError),
 }
 
 /// Room for one command's memory.
 pub(crate) struct Slot {
+    number: u16,
     job: Option<BioJob>,
     mappings: Vec<Mapping>,
 }
 
 impl Slot {
-    /// A slot for jobs of up to `segments` segments. The only call here that allocates.
-    pub(crate) fn new(segments: usize) -> Self {
-        Self { job: None, mappings: Vec::with_capacity(segments) }
+    /// The slot `number`, for jobs of up to `segments` segments. The only call here that allocates.
+    pub(crate) fn new(number: u16, segments: usize) -> Self {
+        Self { number, job: None, mappings: Vec::with_capacity(segments) }
     }
 
     /// The job, if there is one.
@@ -53,6 +59,9 @@ impl Slot {
         list: &mut L,
         page_bytes: u32,
     ) -> Result<Prps, (BioJob, LendError)> {
+        if self.job.is_some() {
+            return Err((job, LendError::InUse));
+        }
         let held = self.job.insert(job);
         let direction = if held.op() == Op::Read { Direction::FromDevice } else { Direction::ToDevice };
         let mut builder = Builder::new(list, page_bytes);
@@ -88,15 +97,17 @@ impl Slot {
             }
         }
         let prps = builder.finish();
-        // No device was told of it, so it is done with it.
-        match error.and_then(|error| Some((self.take_back(hal, Done::Stopped)?, error))) {
+        match error.and_then(|error| Some((self.take_back(hal, Done::NeverShown)?, error))) {
             Some(failed) => Err(failed),
             None => Ok(prps),
         }
     }
 
-    /// The job, with its memory out of the controller's reach.
-    pub(crate) fn take_back<H: Dma>(&mut self, hal: &H, _why: Done) -> Option<BioJob> {
+    /// The job, with its memory out of the controller's reach. `hal` is the one it was lent with.
+    pub(crate) fn take_back<H: Dma>(&mut self, hal: &H, why: Done<'_>) -> Option<BioJob> {
+        if matches!(&why, Done::Completed(arrived) if arrived.slot() != self.number) {
+            return None;
+        }
         let job = self.job.take()?;
         for mapping in self.mappings.drain(..) {
             // SAFETY: mapped by `lend` with the HAL of this controller, and the controller is done with it: see `Done`.

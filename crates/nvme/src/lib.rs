@@ -88,7 +88,7 @@ pub struct Config {
     pub max_transfer_bytes: u32,
     /// When a request without a deadline is late.
     pub io_timeout: Duration,
-    /// When an admin command is late.
+    /// How long all admin commands of an attach may take together.
     pub admin_timeout: Duration,
     /// How completions are announced.
     pub interrupts: Interrupts,
@@ -119,9 +119,12 @@ impl Default for Config {
 pub enum Interrupts {
     /// Not at all: somebody polls.
     None,
-    /// By the pin, or one MSI: [`Nvme::interrupt`] masks it, and [`Nvme::poll`] unmasks it.
+    /// By the pin, or one MSI: [`Nvme::interrupt`] masks it, and [`Nvme::poll`] unmasks it. It is masked during
+    /// [`Nvme::attach`], so it is not asserted before there is somebody to call.
     Pin,
-    /// By MSI-X, which the kernel has set up with so many vectors. Queue q uses vector 1 + (q - 1) mod (vectors - 1).
+    /// By MSI-X, which the kernel has set up with so many vectors. Vector 0 is the admin queue's, and queue q uses vector
+    /// 1 + (q - 1) mod (vectors - 1); a single vector is for all. Those of vector 0 that come during [`Nvme::attach`] may
+    /// be ignored: it polls.
     Message {
         /// How many vectors are set up.
         vectors: u16,
@@ -144,8 +147,11 @@ pub enum AttachError {
         /// CAP.MPSMIN.
         mpsmin: u8,
     },
+    /// Its queues have room for no command.
+    #[error("the controller's queues hold a single entry (CAP.MQES 0)")]
+    QueueSize,
     /// It did not become ready, or not ready, in the time that it named itself.
-    #[error("the controller did not get ready in time (status {csts:#x})")]
+    #[error("the controller did not start or stop in time (CSTS {csts:#x})")]
     NotInTime {
         /// CSTS, read last.
         csts: u32,
@@ -154,13 +160,13 @@ pub enum AttachError {
     #[error("the controller reported fatal status")]
     Fatal,
     /// An admin command was not answered in time.
-    #[error("admin command {opcode:#04x} was not answered in time")]
+    #[error("{} was not answered in time", spec::Opcode::admin_name(*.opcode))]
     AdminTimeout {
         /// The command.
         opcode: u8,
     },
     /// An admin command failed.
-    #[error("admin command {opcode:#04x} failed: {status:?}")]
+    #[error("{} failed: {status}", spec::Opcode::admin_name(*.opcode))]
     Refused {
         /// The command.
         opcode: u8,
@@ -168,7 +174,7 @@ pub enum AttachError {
         status: spec::StatusCode,
     },
     /// It wants queue entries that the specification does not have.
-    #[error("queue entries of 2^{} and 2^{} bytes", .sqes & 15, .cqes & 15)]
+    #[error("the controller wants queue entries of 2^{} and 2^{} bytes", .sqes & 15, .cqes & 15)]
     EntrySizes {
         /// Submission queue.
         sqes: u8,
@@ -176,10 +182,10 @@ pub enum AttachError {
         cqes: u8,
     },
     /// It did what no controller does.
-    #[error("the controller broke the protocol: {0}")]
-    Broken(#[source] queue::Broken),
+    #[error("{0}")]
+    Broken(queue::Broken),
     /// No memory for queues.
-    #[error(transparent)]
+    #[error("no memory for the controller's queues: {0}")]
     Memory(#[from] DmaError),
 }
 
@@ -203,8 +209,52 @@ pub struct ControllerInfo {
     pub queue_depth: u16,
     /// The longest transfer of one command.
     pub max_transfer_bytes: u32,
-    /// Namespaces that are not active, or of a format that is not supported: metadata, blocks below 512 bytes or above 64 KiB.
+    /// Namespaces that cannot be used: see [`Nvme::skipped`].
     pub namespaces_skipped: u32,
+}
+
+/// Why a namespace cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// It has no blocks.
+    #[error("it has no blocks")]
+    Inactive,
+    /// Its blocks are shorter than 512 bytes, or longer than 64 KiB or than one command may transfer.
+    #[error("blocks of 2^{shift} bytes are not supported")]
+    BlockSize {
+        /// LBADS.
+        shift: u8,
+    },
+    /// Its blocks come with metadata.
+    #[error("blocks with {bytes} bytes of metadata are not supported")]
+    Metadata {
+        /// MS.
+        bytes: u16,
+    },
+    /// It claims more bytes than can be counted.
+    #[error("{blocks} blocks are more than can be")]
+    Size {
+        /// NSZE.
+        blocks: u64,
+    },
+    /// The controller does not describe it.
+    #[error("the controller does not describe it: {status}")]
+    Refused {
+        /// How Identify failed.
+        status: spec::StatusCode,
+    },
+}
+
+/// A namespace that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("namespace {nsid} is not used: {why}")]
+#[non_exhaustive]
+pub struct SkippedNamespace {
+    /// Its identifier.
+    pub nsid: u32,
+    /// Why not. Part of the message, so it is not the error's source too.
+    pub why: Unusable,
 }
 
 /// A namespace.

@@ -17,7 +17,7 @@ pub(crate) struct Namespace<H: NvmeHal + Clone + 'static, W: Window + 'static> {
 
 impl<H: NvmeHal + Clone, W: Window> Namespace<H, W> {
     pub(crate) fn new(core: &Arc<Core<H, W>>, index: usize, info: &NamespaceInfo) -> Self {
-        let shape = core.shape;
+        let shape = core.found.shape;
         let mut limits = Limits::new(info.block_bytes(), info.blocks);
         let block = u64::from(info.block_bytes());
         limits.max_bytes = (u64::from(shape.max_bytes)).min(block << 16) / block * block;
@@ -30,7 +30,7 @@ impl<H: NvmeHal + Clone, W: Window> Namespace<H, W> {
         let raw = |limits| Raw { core: core.clone(), index, limits };
         let mut one_segment = limits;
         one_segment.max_segments = 1;
-        let children = core.info.queue_depth.into();
+        let children = core.found.info.queue_depth.into();
         Self {
             whole: Split::new(raw(limits), children),
             pieces: Split::new(raw(one_segment), children),

@@ -4,7 +4,7 @@ use dfly_hal::dma::{Coherent, Constraints, Dma, DmaError};
 use dfly_hal::regs::Window;
 use zerocopy::little_endian::U32;
 
-use crate::queue::{Arrivals, Broken, Identifiers, Submission};
+use crate::queue::{Arrivals, Arrived, Broken, Identifiers, Submission};
 use crate::spec::{Command, Completion, StatusField, cq_doorbell, sq_doorbell};
 
 pub(crate) struct Pair<H: Dma> {
@@ -57,8 +57,8 @@ impl<H: Dma + Clone> Pair<H> {
         1
     }
 
-    /// The next completion and its slot, if one arrived.
-    pub(crate) fn next(&mut self) -> Result<Option<(u16, Completion)>, Broken> {
+    /// The next completion and whose it is, if one arrived.
+    pub(crate) fn next(&mut self) -> Result<Option<(Arrived, Completion)>, Broken> {
         let (index, phase) = self.cq.expected();
         let word: Option<U32> = self.completions.get_part(index.into(), 12);
         let status = word.map_or(0, |word| (word.get() >> 16) as u16);
@@ -72,9 +72,9 @@ impl<H: Dma + Clone> Pair<H> {
             return Err(Broken::WrongQueue { sqid: entry.sqid.get(), qid: self.qid });
         }
         self.sq.consumed(entry.sqhd.get())?;
-        let slot = self.ids.arrive(entry.cid.get())?;
+        let arrived = self.ids.arrive(entry.cid.get())?;
         self.cq.advance();
-        Ok(Some((slot, entry)))
+        Ok(Some((arrived, entry)))
     }
 
     /// Gives the read entries back to the controller, and then their identifiers to new commands.

@@ -137,6 +137,21 @@ impl Arrivals {
     }
 }
 
+/// A command that completed: its identifier was out, and is no more. There is one of these for each time that a command was
+/// sent.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the command's memory is still lent"]
+pub struct Arrived {
+    slot: u16,
+}
+
+impl Arrived {
+    /// The command's slot.
+    pub const fn slot(&self) -> u16 {
+        self.slot
+    }
+}
+
 /// The command identifiers of a queue: the low bits are a slot, the high ones count its uses, so that a completion that
 /// comes twice, or late, is not taken for another's.
 ///
@@ -173,6 +188,10 @@ impl Identifiers {
         let (cid, out) = self.slots.get_mut(usize::from(slot))?;
         let sequence = (u32::from(*cid) >> self.bits) + 1;
         *cid = (sequence << self.bits) as u16 | slot;
+        // An error log says all ones for "of no command".
+        if *cid == u16::MAX {
+            *cid = slot;
+        }
         *out = true;
         Some((slot, *cid))
     }
@@ -185,17 +204,17 @@ impl Identifiers {
         }
     }
 
-    /// The slot of a command that completed.
+    /// A command has completed.
     ///
     /// # Errors
     /// [`Broken::UnknownCommand`].
-    pub fn arrive(&mut self, cid: u16) -> Result<u16, Broken> {
+    pub fn arrive(&mut self, cid: u16) -> Result<Arrived, Broken> {
         let slot = (u32::from(cid) & ((1 << self.bits) - 1)) as u16;
         match self.slots.get_mut(usize::from(slot)) {
             Some((latest, out @ true)) if *latest == cid => {
                 *out = false;
                 self.retired.push(slot);
-                Ok(slot)
+                Ok(Arrived { slot })
             }
             _ => Err(Broken::UnknownCommand { cid }),
         }
@@ -267,7 +286,7 @@ mod tests {
             }
             assert!(ids.take().is_none());
             for &cid in &seen {
-                ids.arrive(cid).unwrap();
+                assert!(ids.arrive(cid).unwrap().slot() < slots);
                 assert_eq!(ids.arrive(cid), Err(Broken::UnknownCommand { cid }));
             }
             assert!(ids.take().is_none());
@@ -277,6 +296,21 @@ mod tests {
             ids.untake(slot);
             assert!(ids.arrive(cid).is_err());
             assert_eq!(ids.out(), 0);
+        }
+    }
+
+    #[test]
+    fn no_identifier_is_all_ones_and_none_comes_twice_in_a_row() {
+        for slots in [1, 2, 64, 4096] {
+            let mut ids = Identifiers::new(slots);
+            let mut last = std::collections::HashMap::new();
+            for _ in 0..70_000_u32 {
+                let (slot, cid) = ids.take().unwrap();
+                assert_ne!(cid, u16::MAX);
+                assert_ne!(last.insert(slot, cid), Some(cid));
+                assert_eq!(ids.arrive(cid).unwrap().slot(), slot);
+                ids.reuse();
+            }
         }
     }
 }

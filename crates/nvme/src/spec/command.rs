@@ -40,6 +40,19 @@ impl Opcode {
     pub const FLUSH: u8 = 0x00;
     pub const WRITE: u8 = 0x01;
     pub const READ: u8 = 0x02;
+
+    /// What an admin command is called on a console.
+    pub const fn admin_name(opcode: u8) -> &'static str {
+        match opcode {
+            Self::ADMIN_DELETE_SQ => "Delete I/O Submission Queue",
+            Self::ADMIN_CREATE_SQ => "Create I/O Submission Queue",
+            Self::ADMIN_DELETE_CQ => "Delete I/O Completion Queue",
+            Self::ADMIN_CREATE_CQ => "Create I/O Completion Queue",
+            Self::ADMIN_IDENTIFY => "Identify",
+            Self::ADMIN_SET_FEATURES => "Set Features",
+            _ => "an admin command",
+        }
+    }
 }
 
 open_enum! {

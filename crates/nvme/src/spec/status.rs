@@ -1,5 +1,7 @@
 //! Status codes [4.6.1.2], and what they mean to a block layer.
 
+use core::fmt;
+
 use dfly_bio::Failure;
 
 use super::StatusField;
@@ -98,6 +100,18 @@ impl StatusCode {
             Self::Media(_) => Failure::Media,
             _ => Failure::Device,
         })
+    }
+}
+
+impl fmt::Display for StatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Generic(code) => write!(f, "status 0/{:02x} {code:?}", code.0),
+            Self::Specific(code) => write!(f, "status 1/{code:02x}"),
+            Self::Media(code) => write!(f, "status 2/{:02x} {code:?}", code.0),
+            Self::Path(code) => write!(f, "status 3/{code:02x}"),
+            Self::Other(kind, code) => write!(f, "status {kind}/{code:02x}"),
+        }
     }
 }
 
