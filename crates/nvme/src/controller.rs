@@ -110,7 +110,10 @@ impl<H: NvmeHal + Clone, W: Window> Controller<H, W> {
     /// Page size: 4 KiB, or what is nearest to it of what the controller can do.
     fn mps(&self) -> Result<u8, AttachError> {
         let (min, max) = (self.cap.mpsmin(), self.cap.mpsmax());
-        if min > max || min > 4 { Err(AttachError::PageSize { mpsmin: min }) } else { Ok(min) }
+        if min > max || min > 4 {
+            return Err(AttachError::PageSize { mpsmin: min, mpsmax: max });
+        }
+        Ok(min)
     }
 
     fn enable(
@@ -236,7 +239,8 @@ fn bring_up<H: NvmeHal + Clone, W: Window>(
     let mut admin = Admin { controller, pair: admin, page, deadline, w };
 
     let id: IdentifyController = admin.identify(IdentifyWhat::CONTROLLER, 0)?;
-    if id.sqes & 0xf > 6 || id.cqes & 0xf > 4 {
+    let takes = |sizes: u8, size: u8| sizes & 0xf <= size && size <= sizes >> 4;
+    if !takes(id.sqes, 6) || !takes(id.cqes, 4) {
         return Err(AttachError::EntrySizes { sqes: id.sqes, cqes: id.cqes });
     }
     let smallest_page = 4096_u32 << cap.mpsmin();
@@ -310,6 +314,9 @@ struct Admin<'a, H: NvmeHal + Clone, W: Window> {
 
 impl<H: NvmeHal + Clone, W: Window> Admin<'_, H, W> {
     fn run(&mut self, command: Command) -> Result<Completion, AttachError> {
+        if self.controller.hal.now() >= self.deadline {
+            return Err(AttachError::AdminTimeout { opcode: command.opcode });
+        }
         self.controller.admin(self.pair, command, self.deadline, self.w)
     }
 

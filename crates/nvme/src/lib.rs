@@ -142,10 +142,12 @@ pub enum AttachError {
     #[error("the controller has no NVM command set")]
     NoNvmCommands,
     /// Its pages are larger than 64 KiB, or its limits contradict each other.
-    #[error("the controller's page sizes cannot be used (MPSMIN {mpsmin})")]
+    #[error("the controller's page sizes cannot be used (MPSMIN {mpsmin}, MPSMAX {mpsmax})")]
     PageSize {
         /// CAP.MPSMIN.
         mpsmin: u8,
+        /// CAP.MPSMAX.
+        mpsmax: u8,
     },
     /// Its queues have room for no command.
     #[error("the controller's queues hold a single entry (CAP.MQES 0)")]
