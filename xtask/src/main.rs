@@ -7,6 +7,7 @@ mod fuzz;
 mod interleave;
 mod mutations;
 mod project;
+mod qemu;
 mod run;
 mod source;
 mod toolchain;
@@ -24,6 +25,8 @@ use crate::{project::Project, run::Tally};
 enum Task {
     /// Run every check and print what each took
     Ci,
+    /// Boot the kernel of examples/pc64 in QEMU, with disk images behind NVMe
+    Qemu(qemu::Options),
     #[command(flatten)]
     Step(Step),
 }
@@ -112,12 +115,24 @@ fn main() -> ExitCode {
     let project = Project::find();
     let passed = match Task::parse() {
         Task::Ci => ci(&project),
+        Task::Qemu(options) => return machine(&project, &options),
         Task::Step(step) => step
             .run(&project, &mut Tally::default())
             .inspect_err(|error| eprintln!("error: {error:#}"))
             .is_ok(),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the machine; its end is our exit status, and 2 says that it did not begin.
+fn machine(project: &Project, options: &qemu::Options) -> ExitCode {
+    match qemu::run(project, options) {
+        Ok(end) => ExitCode::from(end as u8),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Runs all steps, also after one failed, and ends with a table of them.

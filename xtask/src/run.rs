@@ -53,6 +53,11 @@ impl Run {
         self
     }
 
+    pub(crate) fn without_env(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
@@ -62,6 +67,14 @@ impl Run {
     pub(crate) fn run(mut self) -> Result<()> {
         println!("$ {}", self.shown);
         let status = self.command.status().with_context(|| self.shown.clone())?;
+        ensure!(status.success(), "`{}`: {status}", self.shown);
+        Ok(())
+    }
+
+    /// Runs it to its end, with nothing on our stdout: what it writes goes to stderr.
+    pub(crate) fn run_aside(mut self) -> Result<()> {
+        eprintln!("$ {}", self.shown);
+        let status = self.command.stdout(std::io::stderr()).status().with_context(|| self.shown.clone())?;
         ensure!(status.success(), "`{}`: {status}", self.shown);
         Ok(())
     }

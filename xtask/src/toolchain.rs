@@ -17,12 +17,15 @@ pub(crate) const BARE_TARGETS: [&str; 3] =
 pub(crate) fn toolchain(name: &str, components: &[&str]) -> Result<()> {
     let installed = Run::new("rustup").words("toolchain list --quiet").text()?;
     if !installed.lines().any(|line| line == name || line.starts_with(&format!("{name}-"))) {
-        Run::new("rustup").words("toolchain install --no-self-update --profile minimal").arg(name).run()?;
+        Run::new("rustup")
+            .words("toolchain install --no-self-update --profile minimal")
+            .arg(name)
+            .run_aside()?;
     }
     let installed = Run::new("rustup").words("component list --installed --toolchain").arg(name).text()?;
     for component in components {
         if !installed.lines().any(|line| line == *component || line.starts_with(&format!("{component}-"))) {
-            Run::new("rustup").words("component add --toolchain").arg(name).arg(component).run()?;
+            Run::new("rustup").words("component add --toolchain").arg(name).arg(component).run_aside()?;
         }
     }
     Ok(())
@@ -38,7 +41,7 @@ pub(crate) fn bare_targets() -> Result<()> {
     let installed = Run::new("rustup").words("target list --installed").text()?;
     for target in BARE_TARGETS {
         if !installed.lines().any(|line| line == target) {
-            Run::new("rustup").words("target add").arg(target).run()?;
+            Run::new("rustup").words("target add").arg(target).run_aside()?;
         }
     }
     Ok(())
@@ -61,7 +64,7 @@ pub(crate) fn program(name: &str, package: &str) -> Result<()> {
             .is_ok_and(|ended| ended.success)
     };
     if !there() {
-        Run::new("apt-get").words("install --yes --no-install-recommends").arg(package).run()?;
+        Run::new("apt-get").words("install --yes --no-install-recommends").arg(package).run_aside()?;
     }
     ensure!(there(), "no program {name}: install the package {package}");
     Ok(())

@@ -1,0 +1,73 @@
+//! ACPI's MADT: which CPUs and I/O APICs there are.
+
+use alloc::vec::Vec;
+
+use crate::firmware::{self, u32_at};
+
+/// More than any machine has.
+const MOST_TABLES: usize = 256;
+const HEADER: usize = 36;
+const LONGEST_TABLE: usize = 1 << 20;
+
+/// What the MADT says.
+#[derive(Debug, Default)]
+pub struct Madt {
+    /// APIC numbers of the CPUs that can be used.
+    pub cpus: Vec<u32>,
+    /// Registers and first interrupt of each I/O APIC.
+    pub io_apics: Vec<(u32, u32)>,
+    /// Where ISA interrupts come in, unless under their own number: ISA number, I/O APIC number.
+    overrides: Vec<(u8, u32)>,
+}
+
+impl Madt {
+    /// Finds and reads it, from the root pointer at `rsdp` on.
+    pub fn read(rsdp: u64) -> Option<Self> {
+        let root = firmware::bytes(rsdp, 20)?;
+        if !root.starts_with(b"RSD PTR ") {
+            return None;
+        }
+        let rsdt = table(u32_at(root, 16)?.into(), b"RSDT")?;
+        let madt = rsdt
+            .get(HEADER..)?
+            .chunks_exact(4)
+            .take(MOST_TABLES)
+            .find_map(|at| table(u32_at(at, 0)?.into(), b"APIC"))?;
+
+        let mut found = Self::default();
+        let mut rest = madt.get(HEADER + 8..)?;
+        // Each entry says its own length; one that says less than its head ends the list.
+        while let Some(entry) =
+            rest.get(1).and_then(|&len| rest.get(..usize::from(len))).filter(|e| e.len() >= 2)
+        {
+            found.entry(entry);
+            rest = rest.get(entry.len()..)?;
+        }
+        Some(found)
+    }
+
+    fn entry(&mut self, entry: &[u8]) -> Option<()> {
+        const USABLE: u32 = 1;
+        match entry[0] {
+            0 if u32_at(entry, 4)? & USABLE != 0 => self.cpus.push((*entry.get(3)?).into()),
+            9 if u32_at(entry, 8)? & USABLE != 0 => self.cpus.push(u32_at(entry, 4)?),
+            1 => self.io_apics.push((u32_at(entry, 4)?, u32_at(entry, 8)?)),
+            2 => self.overrides.push((*entry.get(3)?, u32_at(entry, 4)?)),
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// The I/O APIC's number of an ISA interrupt.
+    pub fn isa_interrupt(&self, irq: u8) -> u32 {
+        self.overrides.iter().find(|(isa, _)| *isa == irq).map_or(irq.into(), |&(_, number)| number)
+    }
+}
+
+/// The table at `at`, if it has that signature and its sum is right.
+fn table(at: u64, signature: &[u8; 4]) -> Option<&'static [u8]> {
+    let len = u32_at(firmware::bytes(at, HEADER)?, 4)? as usize;
+    let table = firmware::bytes(at, len).filter(|_| (HEADER..=LONGEST_TABLE).contains(&len))?;
+    let sum = table.iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte));
+    (table.starts_with(signature) && sum == 0).then_some(table)
+}

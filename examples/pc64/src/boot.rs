@@ -1,0 +1,66 @@
+//! What the boot loader says: memory, command line, modules, by PVH's start info (Xen's `hvm_start_info`, version 1).
+
+use core::arch::global_asm;
+use core::ops::Range;
+
+global_asm!(include_str!("asm/entry.s"), options(att_syntax));
+
+use crate::firmware::{self, u32_at, u64_at};
+
+const MAGIC: u32 = 0x336e_c578;
+/// More than any machine has; the rest is ignored.
+const MOST_RANGES: usize = 64;
+const LONGEST_COMMAND_LINE: usize = 4096;
+/// The kind of memory range that is ordinary memory (E820).
+const RAM: u32 = 1;
+
+/// What the boot loader says.
+#[derive(Debug)]
+pub struct BootInfo {
+    /// Ordinary memory, as far as `ram_count` goes.
+    ram: [(u64, u64); MOST_RANGES],
+    ram_count: usize,
+    /// The options, as `-append` gave them.
+    pub command_line: &'static str,
+    /// The first module, as `-initrd` gave it.
+    pub module: Option<&'static [u8]>,
+    /// Where ACPI's tables begin.
+    pub rsdp: u64,
+}
+
+impl BootInfo {
+    /// Reads the start info at `at`.
+    pub fn read(at: u64) -> Option<Self> {
+        let info = firmware::bytes(at, 56)?;
+        if u32_at(info, 0)? != MAGIC || u32_at(info, 4)? < 1 {
+            return None;
+        }
+        let (mut ram, mut ram_count) = ([(0, 0); MOST_RANGES], 0);
+        let entries = (u32_at(info, 48)? as usize).min(MOST_RANGES);
+        for entry in firmware::bytes(u64_at(info, 40)?, entries * 24)?.chunks_exact(24) {
+            if u32_at(entry, 16)? == RAM {
+                ram[ram_count] = (u64_at(entry, 0)?, u64_at(entry, 8)?);
+                ram_count += 1;
+            }
+        }
+        let module = match u32_at(info, 12)? {
+            0 => None,
+            _ => {
+                let entry = firmware::bytes(u64_at(info, 16)?, 32)?;
+                firmware::bytes(u64_at(entry, 0)?, usize::try_from(u64_at(entry, 8)?).ok()?)
+            }
+        };
+        let command_line = firmware::text(u64_at(info, 24)?, LONGEST_COMMAND_LINE).unwrap_or("");
+        Some(Self { ram, ram_count, command_line, module, rsdp: u64_at(info, 32)? })
+    }
+
+    /// Ordinary memory.
+    pub fn ram(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ram.iter().take(self.ram_count).map(|&(start, len)| start..start.saturating_add(len))
+    }
+
+    /// Whether the option `name` was given.
+    pub fn has_option(&self, name: &str) -> bool {
+        self.command_line.split_whitespace().any(|word| word == name)
+    }
+}

@@ -1,0 +1,261 @@
+//! Memory: the heap, and page tables that map everything one to one, each part with its own rights.
+//!
+//! | what | rights |
+//! |---|---|
+//! | the page at 0, the pages below stacks | none: a null pointer and an overflow are faults |
+//! | the kernel's code; its constants; its variables | execute; read; write |
+//! | ordinary memory | write |
+//! | everything else below 4 GiB, and BARs above | write, uncached |
+
+use alloc::boxed::Box;
+use core::alloc::{GlobalAlloc, Layout};
+use core::arch::global_asm;
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+
+use dfly_hal::sync::Lock;
+use talc::base::Talc;
+use talc::base::binning::DefaultBinning;
+use talc::source::Manual;
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+
+use crate::boot::BootInfo;
+use crate::cpu;
+use crate::firmware::overlaps;
+
+global_asm!(include_str!("asm/copy.s"), options(att_syntax));
+
+const SMALL: u64 = 4096;
+const LARGE: u64 = 2 << 20;
+/// What the boot's tables map.
+const BOOT_END: u64 = 4 << 30;
+/// Firmware's and the trampoline's; nothing there is given to the heap.
+const LOW_END: u64 = 1 << 20;
+const MOST_HEAP_RANGES: usize = 80;
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __text_start: u8;
+    static __text_end: u8;
+    static __rodata_end: u8;
+    static __image_end: u8;
+    static boot_stack_guard: u8;
+    static boot_stack_top: u8;
+}
+
+/// Where a symbol of the linker's script is.
+macro_rules! address {
+    ($symbol:ident) => {
+        (&raw const $symbol).expose_provenance() as u64
+    };
+}
+
+/// Where the kernel is.
+pub fn image() -> Range<u64> {
+    address!(__image_start)..address!(__image_end)
+}
+
+/// Where its code is.
+pub fn text() -> Range<u64> {
+    address!(__text_start)..address!(__text_end)
+}
+
+/// Gives ordinary memory to the heap, and puts the final page tables in place. Once, on the boot CPU.
+pub fn init(info: &BootInfo) {
+    HEAP.claim(info, LOW_END..BOOT_END);
+    let end = info.ram().map(|ram| ram.end).max().unwrap_or(0).max(BOOT_END);
+    let mut tables = Tables(Box::leak(Table::new()));
+    for at in (0..end).step_by(LARGE as usize) {
+        let is_ram = info.ram().any(|ram| overlaps(&ram, &(at..at + LARGE)));
+        tables.set(at, LARGE, if is_ram { WRITE } else { DEVICE });
+    }
+    tables.set_all(text(), EXECUTE);
+    tables.set_all(text().end..address!(__rodata_end), READ);
+    tables.set(0, SMALL, NONE);
+    tables.set(address!(boot_stack_guard), SMALL, NONE);
+    *TABLES.lock() = Some(tables);
+    activate();
+    HEAP.claim(info, BOOT_END..u64::MAX);
+}
+
+/// Puts the page tables in place on this CPU.
+pub fn activate() {
+    if let Some(tables) = &*TABLES.lock() {
+        let root =
+            PhysFrame::containing_address(PhysAddr::new(ptr::from_ref(tables.0).expose_provenance() as u64));
+        // SAFETY: the tables map one to one all that is in use, with the rights that it needs.
+        unsafe { Cr3::write(root, Cr3Flags::empty()) };
+    }
+}
+
+/// Registers of devices: the `len` bytes at `at`, uncached. `None` where that is ordinary memory, or no place for them.
+pub fn device(at: u64, len: u64) -> Option<NonNull<u8>> {
+    let range = at..at.checked_add(len).filter(|&end| at >= LOW_END && end <= 1 << 46)?;
+    if overlaps(&range, &image()) || heap_holds(&range) {
+        return None;
+    }
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut()?;
+    // Below, all is mapped; above, what was not mapped needs no CPU to forget anything.
+    for page in (at & !(LARGE - 1)..range.end).step_by(LARGE as usize).filter(|&page| page >= BOOT_END) {
+        tables.set(page, LARGE, DEVICE);
+    }
+    NonNull::new(ptr::with_exposed_provenance_mut(usize::try_from(at).ok()?))
+}
+
+/// Memory for a CPU's own stack; it stays. The page below it faults: on this CPU, and on those that start later.
+pub fn stack(bytes: usize) -> u64 {
+    let layout =
+        Layout::from_size_align(bytes + SMALL as usize, SMALL as usize).unwrap_or(Layout::new::<Table>());
+    // SAFETY: the length is not 0.
+    let bottom = unsafe { alloc::alloc::alloc_zeroed(layout) };
+    if bottom.is_null() {
+        alloc::alloc::handle_alloc_error(layout);
+    }
+    let bottom = bottom.expose_provenance() as u64;
+    if let Some(tables) = &mut *TABLES.lock() {
+        tables.set(bottom, SMALL, NONE);
+        x86_64::instructions::tlb::flush(x86_64::VirtAddr::new(bottom));
+    }
+    bottom + layout.size() as u64
+}
+
+/// Whether any of `range` belongs to the heap.
+pub fn heap_holds(range: &Range<u64>) -> bool {
+    HEAP.ranges.lock().iter().any(|&(start, end)| overlaps(range, &(start..end)))
+}
+
+/// Whether `range` can be part of a stack, for who follows one in a panic: locks that are taken are left alone.
+pub fn may_be_stack(range: &Range<u64>) -> bool {
+    let boots = address!(boot_stack_guard) + SMALL..address!(boot_stack_top);
+    let inside = |whole: &Range<u64>| whole.start <= range.start && range.end <= whole.end;
+    inside(&boots)
+        || HEAP
+            .ranges
+            .try_lock()
+            .is_some_and(|ranges| ranges.iter().any(|&(start, end)| inside(&(start..end))))
+}
+
+/// The heap. Interrupt handlers neither allocate nor free: it is said to whoever tries, because the lock may be the
+/// interrupted thread's.
+#[global_allocator]
+static HEAP: Heap =
+    Heap { memory: Lock::new(Talc::new(Manual)), ranges: Lock::new([(0, 0); MOST_HEAP_RANGES]) };
+
+struct Heap {
+    memory: Lock<Talc<Manual, DefaultBinning>>,
+    ranges: Lock<[(u64, u64); MOST_HEAP_RANGES]>,
+}
+
+impl Heap {
+    /// Takes the ordinary memory of `window`, except for what is used: image, command line, module.
+    fn claim(&self, info: &BootInfo, window: Range<u64>) {
+        let slice = |bytes: &[u8]| {
+            let start = bytes.as_ptr().addr() as u64;
+            start..start + bytes.len() as u64
+        };
+        let mut used = [image(), slice(info.command_line.as_bytes()), slice(info.module.unwrap_or(&[]))];
+        used.sort_by_key(|range| range.start);
+        for ram in info.ram() {
+            let (mut start, end) = (ram.start.max(window.start), ram.end.min(window.end));
+            for hole in used.iter().filter(|hole| overlaps(hole, &ram)) {
+                self.add(start, hole.start.min(end));
+                start = start.max(hole.end);
+            }
+            self.add(start, end);
+        }
+    }
+
+    fn add(&self, start: u64, end: u64) {
+        let (start, end) = (start.next_multiple_of(SMALL), end & !(SMALL - 1));
+        if start >= end {
+            return;
+        }
+        if let Some(free) = self.ranges.lock().iter_mut().find(|range| range.1 == 0) {
+            *free = (start, end);
+            let base = ptr::with_exposed_provenance_mut(start as usize);
+            // SAFETY: ordinary memory, mapped, that nobody else uses: see `claim`. (What it says is where the range ends.)
+            let _ = unsafe { self.memory.lock().claim(base, (end - start) as usize) };
+        }
+    }
+}
+
+// SAFETY: what Talc hands out, under a lock.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        assert!(!cpu::in_interrupt(), "an interrupt handler allocates");
+        // SAFETY: the length is not 0, as the caller promised.
+        unsafe { self.memory.lock().allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        assert!(!cpu::in_interrupt(), "an interrupt handler frees");
+        // SAFETY: allocated here with this layout, as the caller promised.
+        unsafe { self.memory.lock().deallocate(at, layout) };
+    }
+}
+
+static TABLES: Lock<Option<Tables>> = Lock::new(None);
+
+const PRESENT: u64 = 1;
+const IS_LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const NO_EXECUTE: u64 = 1 << 63;
+const NONE: u64 = 0;
+const EXECUTE: u64 = PRESENT;
+const READ: u64 = PRESENT | NO_EXECUTE;
+const WRITE: u64 = READ | 2;
+/// Uncached.
+const DEVICE: u64 = WRITE | 0x18;
+
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+
+impl Table {
+    fn new() -> Box<Self> {
+        Box::new(Self([0; 512]))
+    }
+}
+
+/// The root of the page tables, which are never freed.
+struct Tables(&'static mut Table);
+
+impl Tables {
+    /// Maps the page of `size` at `at` to itself.
+    fn set(&mut self, at: u64, size: u64, rights: u64) {
+        let mut table = &mut *self.0;
+        let mut covers = 512 << 30;
+        loop {
+            let entry = &mut table.0[(at / covers % 512) as usize];
+            if covers == size {
+                let is_large = if size > SMALL { IS_LARGE } else { 0 };
+                *entry = if rights == NONE { NONE } else { at | rights | is_large };
+                return;
+            }
+            covers /= 512;
+            if *entry & PRESENT == 0 || *entry & IS_LARGE != 0 {
+                *entry = split(*entry, covers);
+            }
+            // SAFETY: made by `split`, and reached from nowhere else.
+            table = unsafe { &mut *ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize) };
+        }
+    }
+
+    fn set_all(&mut self, range: Range<u64>, rights: u64) {
+        range.step_by(SMALL as usize).for_each(|at| self.set(at, SMALL, rights));
+    }
+}
+
+/// A table of pages of `size` that maps what `entry` mapped; as an entry.
+fn split(entry: u64, size: u64) -> u64 {
+    let mut table = Table::new();
+    if entry & PRESENT != 0 {
+        let is_large = if size > SMALL { IS_LARGE } else { 0 };
+        for (page, new) in (0_u64..).zip(&mut table.0) {
+            *new = (entry & !IS_LARGE) + page * size | is_large;
+        }
+    }
+    ptr::from_mut(Box::leak(table)).expose_provenance() as u64 | PRESENT | 2
+}

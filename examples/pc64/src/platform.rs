@@ -1,0 +1,39 @@
+//! The machine as the crates of the family see it: CPUs and time. Memory for devices is `dma`.
+
+use core::task::Waker;
+
+use dfly_hal::{Clock, CpuId, Cpus, Instant};
+
+use crate::{apic, clock, cpu, interrupts};
+
+/// The machine: its CPUs, its clock, its memory for devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Pc;
+
+// SAFETY: `cpu::this` reads what belongs to the CPU; `count` is final before there is a `Pc` to ask; the APIC delivers.
+unsafe impl Cpus for Pc {
+    fn this(&self) -> CpuId {
+        cpu::this()
+    }
+
+    fn count(&self) -> u32 {
+        cpu::count()
+    }
+
+    fn raise_ipi(&self, to: CpuId) {
+        if let Some(cpu) = cpu::get(to) {
+            apic::interrupt(cpu.apic(), interrupts::IPI);
+        }
+    }
+}
+
+/// `wake_at`: thread context only.
+impl Clock for Pc {
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn wake_at(&self, at: Instant, waker: &Waker) {
+        clock::wake_at(at, waker);
+    }
+}

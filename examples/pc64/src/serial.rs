@@ -1,0 +1,144 @@
+//! The serial line COM1: bytes out, polled; bytes in, announced by an interrupt.
+
+use core::fmt;
+use core::future::poll_fn;
+use core::hint::spin_loop;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
+
+use atomic_waker::AtomicWaker;
+
+use crate::port::Port;
+
+/// Which interrupt of the ISA bus it raises.
+pub const IRQ: u8 = 4;
+
+const BASE: u16 = 0x3f8;
+// SAFETY: the registers of a 16550: nothing there touches memory. The same holds for the others.
+const DATA: Port = unsafe { Port::new(BASE) };
+// SAFETY: see above.
+const INTERRUPTS: Port = unsafe { Port::new(BASE + 1) };
+// SAFETY: see above.
+const FIFO: Port = unsafe { Port::new(BASE + 2) };
+// SAFETY: see above.
+const LINE: Port = unsafe { Port::new(BASE + 3) };
+// SAFETY: see above.
+const MODEM: Port = unsafe { Port::new(BASE + 4) };
+// SAFETY: see above.
+const STATUS: Port = unsafe { Port::new(BASE + 5) };
+
+const RECEIVED: u8 = 1;
+const EMPTY: u8 = 1 << 5;
+/// What the transmitter takes when it is empty.
+const FIFO_BYTES: usize = 16;
+/// Looks at a transmitter that is not ready, before it is taken for dead.
+const PATIENCE: u32 = 1_000_000;
+/// Turns of waiting for the other CPU to end its line, before it is taken for dead.
+const LOCK_PATIENCE: u32 = 20_000_000;
+
+static WRITING: AtomicBool = AtomicBool::new(false);
+static READER: AtomicWaker = AtomicWaker::new();
+
+/// 115200 baud, 8 bits, no parity, FIFOs on, no interrupts yet.
+pub fn init() {
+    INTERRUPTS.write8(0);
+    LINE.write8(0x80);
+    DATA.write8(1);
+    INTERRUPTS.write8(0);
+    LINE.write8(0x03);
+    FIFO.write8(0xc7);
+    // DTR, RTS, and OUT2, which lets the interrupt through.
+    MODEM.write8(0x0b);
+}
+
+/// Writes `bytes`, not mixed with those of another CPU. Callable from every context, interrupts and panics included: who
+/// holds the line for too long is taken for dead, and written over.
+pub fn write(bytes: &[u8]) {
+    x86_64::instructions::interrupts::without_interrupts(|| {
+        let mut turns = 0;
+        // Acquire and Release: one CPU's bytes come after the other's.
+        while WRITING.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            turns += 1;
+            if turns == LOCK_PATIENCE {
+                break;
+            }
+            spin_loop();
+        }
+        for chunk in bytes.chunks(FIFO_BYTES) {
+            let mut looks = 0;
+            while STATUS.read8() & EMPTY == 0 && looks < PATIENCE {
+                looks += 1;
+                spin_loop();
+            }
+            chunk.iter().for_each(|&byte| DATA.write8(byte));
+        }
+        WRITING.store(false, Ordering::Release);
+    });
+}
+
+/// Takes the line away from whoever has it: a CPU that was stopped.
+pub fn seize() {
+    WRITING.store(false, Ordering::Relaxed);
+}
+
+/// The interrupt handler: wakes the reader, which turns the interrupt on again.
+pub fn interrupt() {
+    INTERRUPTS.write8(0);
+    READER.wake();
+}
+
+/// The next byte. For one reader at a time.
+pub async fn read() -> u8 {
+    poll_fn(|cx| {
+        if let Some(byte) = take() {
+            return Poll::Ready(byte);
+        }
+        READER.register(cx.waker());
+        INTERRUPTS.write8(RECEIVED);
+        // What came before the interrupt was on.
+        take().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+fn take() -> Option<u8> {
+    (STATUS.read8() & RECEIVED != 0).then(|| DATA.read8())
+}
+
+/// The line as a destination of formatted text, with the line ends of a terminal.
+pub struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_text(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Writes text: a carriage return goes before each line feed.
+pub fn write_text(text: &[u8]) {
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        match line.split_last() {
+            Some((b'\n', line)) => {
+                write(line);
+                write(b"\r\n");
+            }
+            _ => write(line),
+        }
+    }
+}
+
+/// Writes formatted text to the serial line.
+#[macro_export]
+macro_rules! print {
+    ($($arg:tt)*) => {{
+        // The console never fails.
+        let _ = core::fmt::Write::write_fmt(&mut $crate::serial::Console, format_args!($($arg)*));
+    }};
+}
+
+/// Writes a line of formatted text to the serial line.
+#[macro_export]
+macro_rules! println {
+    ($($arg:tt)*) => { $crate::print!("{}\n", format_args!($($arg)*)) };
+}

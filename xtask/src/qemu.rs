@@ -1,0 +1,262 @@
+//! `cargo xtask qemu`: the kernel of `examples/pc64` in QEMU, with disk images behind QEMU's own NVMe controllers.
+//!
+//! stdout is what the machine writes to its serial line and nothing else; our own words go to stderr. So a test runs it
+//! as a program and compares. The exit status says how the machine ended: see [`End`].
+
+use std::{
+    env,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use addr2line::Loader;
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{project::Project, toolchain};
+
+/// What the machine is made of.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Disk images, each behind an NVMe controller of its own: nvme0, nvme1, ...; what is written is forgotten
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    nvme: Vec<PathBuf>,
+    /// Disk images that keep what is written, behind the controllers that follow
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    scratch: Vec<PathBuf>,
+    /// Runs these commands instead of a shell
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// How many CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// How much memory, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(64..))]
+    memory: u32,
+    /// Uses the host's KVM instead of emulating the CPUs
+    #[arg(long)]
+    kvm: bool,
+    /// Ends the machine after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Options for the kernel
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    append: String,
+    /// More arguments for QEMU
+    #[arg(last = true)]
+    extra: Vec<String>,
+}
+
+/// How the machine ended, as an exit status. 2 is for whatever kept it from starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum End {
+    /// All went well.
+    Success = 0,
+    /// A command of the script failed.
+    Failed = 1,
+    /// The kernel panicked.
+    Panicked = 101,
+    /// A CPU ran into an exception.
+    Exception = 102,
+    /// QEMU ended, or was ended, without a word of the kernel: a triple fault, or a defect of QEMU.
+    Silent = 103,
+    /// The time was over.
+    TimedOut = 124,
+}
+
+impl End {
+    /// QEMU's status is twice what the kernel wrote to `isa-debug-exit`, plus one: `examples/pc64/src/panic.rs`.
+    fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(33) => Self::Success,
+            Some(35) => Self::Failed,
+            Some(253) => Self::Exception,
+            Some(255) => Self::Panicked,
+            _ => Self::Silent,
+        }
+    }
+}
+
+/// Builds the kernel, and runs it to the end of the machine.
+pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
+    toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
+    let kernel = build(project)?;
+    let command = command(&kernel, options)?;
+    let (end, output) = boot(command, options)?;
+    match end {
+        End::Panicked | End::Exception => symbolize(&kernel, &output, &mut io::stderr().lock())?,
+        End::Silent => eprintln!("the machine ended without a word: a triple fault, or QEMU's own error"),
+        End::TimedOut => eprintln!("the time is over"),
+        End::Success | End::Failed => {}
+    }
+    Ok(end)
+}
+
+/// The folder of the kernel, which is a workspace of its own.
+pub(crate) fn workspace(project: &Project) -> PathBuf {
+    project.root.join("examples/pc64")
+}
+
+/// Its target directory.
+pub(crate) fn target(project: &Project) -> PathBuf {
+    project.target.join("pc64")
+}
+
+fn build(project: &Project) -> Result<PathBuf> {
+    toolchain::bare_targets()?;
+    let target = target(project);
+    // In its folder, where cargo finds its flags, which the environment's would replace.
+    let build = project.cargo("build --release").dir(&workspace(project)).env("CARGO_TARGET_DIR", &target);
+    build.without_env("RUSTFLAGS").text()?;
+    Ok(target.join("x86_64-unknown-none/release/pc64"))
+}
+
+fn command(kernel: &Path, options: &Options) -> Result<Command> {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-M", "q35", "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
+    qemu.args(["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    // QEMU gives the unprivileged features that its emulation has; on KVM, those of the host.
+    match options.kvm {
+        true => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+        false => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+    };
+    // With one possible CPU the emulation leaves out memory barriers, and disks lose requests.
+    qemu.args(["-smp", &format!("{},maxcpus={}", options.cpus, options.cpus.max(2))]);
+    qemu.args(["-m", &options.memory.to_string()]);
+    qemu.arg("-kernel").arg(kernel).args(["-append", &options.append]);
+    if let Some(script) = &options.script {
+        ensure!(script.is_file(), "no script {}", script.display());
+        qemu.arg("-initrd").arg(script);
+    }
+    let kept = options.nvme.iter().map(|image| (image, "snapshot=on"));
+    let written = options.scratch.iter().map(|image| (image, "cache=writeback"));
+    for (index, (image, mode)) in kept.chain(written).enumerate() {
+        ensure!(image.exists(), "no image {}", image.display());
+        // In QEMU's lists of options a comma is written twice.
+        let image = image.to_str().context("the name of an image is not UTF-8")?.replace(',', ",,");
+        qemu.args(["-drive", &format!("file={image},if=none,id=disk{index},format=raw,{mode}")]);
+        qemu.args(["-device", &format!("nvme,serial=dfly{index},drive=disk{index}")]);
+    }
+    qemu.args(&options.extra);
+    Ok(qemu)
+}
+
+/// Runs QEMU; how it ended, and what the machine wrote last.
+fn boot(mut command: Command, options: &Options) -> Result<(End, Vec<u8>)> {
+    let piped_input = options.script.is_none() && !io::stdin().is_terminal();
+    command.stdin(match (&options.script, piped_input) {
+        (Some(_), _) => Stdio::null(),
+        (None, true) => Stdio::piped(),
+        // QEMU puts the terminal into its raw mode, and back.
+        (None, false) => Stdio::inherit(),
+    });
+    let mut qemu = command.stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
+    if let Some(mut input) = qemu.stdin.take() {
+        // Not joined: it may wait for a writer that has nothing to say.
+        thread::spawn(move || {
+            const END_OF_INPUT: u8 = 4;
+            // Who does not read any more has ended.
+            let _ =
+                io::copy(&mut io::stdin().lock(), &mut input).and_then(|_| input.write_all(&[END_OF_INPUT]));
+            // Open until the machine ends: a serial line knows no end.
+            thread::park();
+        });
+    }
+    let output = qemu.stdout.take().context("no pipe")?;
+    let output = thread::spawn(move || copy_and_keep(output));
+    let end = wait(&mut qemu, options.timeout.map(Duration::from_secs));
+    let Ok(output) = output.join() else { bail!("the reader of the serial line panicked") };
+    Ok((end?, output?))
+}
+
+fn wait(qemu: &mut Child, limit: Option<Duration>) -> Result<End> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    loop {
+        if let Some(status) = qemu.try_wait()? {
+            return Ok(End::of(status));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            qemu.kill()?;
+            qemu.wait()?;
+            return Ok(End::TimedOut);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Copies to stdout as it comes; returns the last of it.
+fn copy_and_keep(mut from: impl Read) -> Result<Vec<u8>> {
+    const KEPT: usize = 64 << 10;
+    let (mut last, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = from.read(&mut buffer)?;
+        let new = &buffer[..read];
+        if new.is_empty() {
+            return Ok(last);
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(new)?;
+        out.flush()?;
+        last.extend_from_slice(new);
+        if last.len() > 2 * KEPT {
+            last.drain(..last.len() - KEPT);
+        }
+    }
+}
+
+/// Says which functions the addresses of the back trace in `output` are.
+fn symbolize(kernel: &Path, output: &[u8], to: &mut impl Write) -> Result<()> {
+    let Ok(symbols) = Loader::new(kernel) else { bail!("no symbols in {}", kernel.display()) };
+    let here = env::current_dir().unwrap_or_default();
+    writeln!(to, "back trace, with names:")?;
+    for at in addresses(&String::from_utf8_lossy(output)) {
+        // What is on the stack is where a call returns to: the call itself is before.
+        let frames = symbols.find_frames(at - 1).ok();
+        let mut frames =
+            frames.into_iter().flat_map(|mut frames| std::iter::from_fn(move || frames.next().ok()?));
+        let mut any = false;
+        for frame in frames.by_ref() {
+            let name = frame.function.as_ref().and_then(|name| Some(name.demangle().ok()?.into_owned()));
+            let place = frame.location.as_ref().map(|place| {
+                let file = Path::new(place.file.unwrap_or("?"));
+                format!("{}:{}", file.strip_prefix(&here).unwrap_or(file).display(), place.line.unwrap_or(0))
+            });
+            writeln!(
+                to,
+                "  {at:#x} {} ({})",
+                name.as_deref().unwrap_or("?"),
+                place.as_deref().unwrap_or("?")
+            )?;
+            any = true;
+        }
+        if !any {
+            writeln!(to, "  {at:#x} {}", symbols.find_symbol(at - 1).unwrap_or("?"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of the last back trace.
+fn addresses(output: &str) -> impl Iterator<Item = u64> {
+    let trace = output.rsplit_once("back trace:").map_or("", |(_, trace)| trace);
+    trace
+        .lines()
+        .skip(1)
+        .map_while(|line| u64::from_str_radix(line.trim().strip_prefix("0x")?, 16).ok())
+        .filter(|&at| at > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_back_trace_is_found() {
+        let output = "back trace:\r\n  0x1\r\n$ x\r\npanic: at\r\nback trace:\r\n  0x0000000000200c4b\r\n  0x20559a\r\nend 0x3";
+        assert_eq!(addresses(output).collect::<Vec<_>>(), [0x20_0c4b, 0x20_559a]);
+        assert_eq!(addresses("nothing").count(), 0);
+    }
+}
