@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     project::{LIBRARIES, Project, TOOLS, packages},
+    qemu,
     run::Tally,
     toolchain,
 };
@@ -11,12 +12,15 @@ use crate::{
 pub(crate) fn fmt(project: &Project) -> Result<()> {
     toolchain::components(&["rustfmt"])?;
     project.cargo("fmt --all --check").run()?;
-    project.cargo("fmt --manifest-path fuzz/Cargo.toml --check").run()
+    project.cargo("fmt --manifest-path fuzz/Cargo.toml --check").run()?;
+    project.cargo("fmt --manifest-path examples/pc64/Cargo.toml --check").run()
 }
 
 pub(crate) fn clippy(project: &Project) -> Result<()> {
     toolchain::components(&["clippy"])?;
-    project.cargo("clippy --workspace --all-features --all-targets -- -D warnings").run()
+    project.cargo("clippy --workspace --all-features --all-targets -- -D warnings").run()?;
+    toolchain::bare_targets()?;
+    qemu::in_workspace(project, project.cargo("clippy --release -- -D warnings")).run()
 }
 
 pub(crate) fn test(project: &Project, tests: &mut Tally) -> Result<()> {
@@ -37,7 +41,9 @@ pub(crate) fn msrv(project: &Project) -> Result<()> {
 
     toolchain::toolchain(toolchain::OLDEST, &[])?;
     let packages = packages(&LIBRARIES) + &packages(&TOOLS);
-    project.cargo_of(toolchain::OLDEST, &format!("check --all-features{packages}")).run()
+    project.cargo_of(toolchain::OLDEST, &format!("check --all-features{packages}")).run()?;
+    toolchain::target(toolchain::OLDEST, qemu::TARGET)?;
+    qemu::in_workspace(project, project.cargo_of(toolchain::OLDEST, "check --release")).run()
 }
 
 pub(crate) fn bare(project: &Project) -> Result<()> {

@@ -4,7 +4,6 @@
 //! as a program and compares. The exit status says how the machine ended: see [`End`].
 
 use std::{
-    env,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -12,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use addr2line::Loader;
+use addr2line::{Loader, demangle_auto};
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{project::Project, toolchain};
+use crate::{project::Project, run::Run, toolchain};
 
 /// What the machine is made of.
 #[derive(clap::Args)]
@@ -87,7 +86,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
     let command = command(&kernel, options)?;
     let (end, output) = boot(command, options)?;
     match end {
-        End::Panicked | End::Exception => symbolize(&kernel, &output, &mut io::stderr().lock())?,
+        End::Panicked | End::Exception => symbolize(project, &kernel, &output, &mut io::stderr().lock())?,
         End::Silent => eprintln!("the machine ended without a word: a triple fault, or QEMU's own error"),
         End::TimedOut => eprintln!("the time is over"),
         End::Success | End::Failed => {}
@@ -95,23 +94,26 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
     Ok(end)
 }
 
-/// The folder of the kernel, which is a workspace of its own.
-pub(crate) fn workspace(project: &Project) -> PathBuf {
-    project.root.join("examples/pc64")
+/// What the kernel is built for.
+pub(crate) const TARGET: &str = "x86_64-unknown-none";
+
+/// Sets a cargo command to work on the kernel, which is a workspace of its own: in its folder, where cargo finds its flags,
+/// which the environment's would replace.
+pub(crate) fn in_workspace(project: &Project, cargo: Run) -> Run {
+    cargo
+        .dir(&project.root.join("examples/pc64"))
+        .env("CARGO_TARGET_DIR", target(project))
+        .without_env("RUSTFLAGS")
 }
 
-/// Its target directory.
-pub(crate) fn target(project: &Project) -> PathBuf {
+fn target(project: &Project) -> PathBuf {
     project.target.join("pc64")
 }
 
 fn build(project: &Project) -> Result<PathBuf> {
     toolchain::bare_targets()?;
-    let target = target(project);
-    // In its folder, where cargo finds its flags, which the environment's would replace.
-    let build = project.cargo("build --release").dir(&workspace(project)).env("CARGO_TARGET_DIR", &target);
-    build.without_env("RUSTFLAGS").text()?;
-    Ok(target.join("x86_64-unknown-none/release/pc64"))
+    in_workspace(project, project.cargo("build --release")).text()?;
+    Ok(target(project).join(TARGET).join("release/pc64"))
 }
 
 fn command(kernel: &Path, options: &Options) -> Result<Command> {
@@ -208,32 +210,28 @@ fn copy_and_keep(mut from: impl Read) -> Result<Vec<u8>> {
 }
 
 /// Says which functions the addresses of the back trace in `output` are.
-fn symbolize(kernel: &Path, output: &[u8], to: &mut impl Write) -> Result<()> {
+fn symbolize(project: &Project, kernel: &Path, output: &[u8], to: &mut impl Write) -> Result<()> {
     let Ok(symbols) = Loader::new(kernel) else { bail!("no symbols in {}", kernel.display()) };
-    let here = env::current_dir().unwrap_or_default();
+    let name = |symbol: &str| demangle_auto(symbol.into(), None).into_owned();
     writeln!(to, "back trace, with names:")?;
     for at in addresses(&String::from_utf8_lossy(output)) {
         // What is on the stack is where a call returns to: the call itself is before.
-        let frames = symbols.find_frames(at - 1).ok();
-        let mut frames =
-            frames.into_iter().flat_map(|mut frames| std::iter::from_fn(move || frames.next().ok()?));
-        let mut any = false;
-        for frame in frames.by_ref() {
-            let name = frame.function.as_ref().and_then(|name| Some(name.demangle().ok()?.into_owned()));
-            let place = frame.location.as_ref().map(|place| {
-                let file = Path::new(place.file.unwrap_or("?"));
-                format!("{}:{}", file.strip_prefix(&here).unwrap_or(file).display(), place.line.unwrap_or(0))
-            });
-            writeln!(
-                to,
-                "  {at:#x} {} ({})",
-                name.as_deref().unwrap_or("?"),
-                place.as_deref().unwrap_or("?")
-            )?;
-            any = true;
+        let (call, mut any) = (at - 1, false);
+        if let Ok(mut frames) = symbols.find_frames(call) {
+            while let Ok(Some(frame)) = frames.next() {
+                let function =
+                    frame.function.and_then(|function| Some(function.demangle().ok()?.into_owned()));
+                // Of the toolchain's own files, the part that is the same everywhere.
+                let file = frame.location.as_ref().and_then(|place| place.file).unwrap_or("?");
+                let file = file.split_once("/library/").map_or(file, |(_, file)| file);
+                let file = Path::new(file).strip_prefix(&project.root).unwrap_or(Path::new(file)).display();
+                let line = frame.location.as_ref().and_then(|place| place.line).unwrap_or(0);
+                writeln!(to, "  {at:#x} {} ({file}:{line})", function.as_deref().unwrap_or("?"))?;
+                any = true;
+            }
         }
         if !any {
-            writeln!(to, "  {at:#x} {}", symbols.find_symbol(at - 1).unwrap_or("?"))?;
+            writeln!(to, "  {at:#x} {}", symbols.find_symbol(call).map_or("?".into(), name))?;
         }
     }
     Ok(())
@@ -242,11 +240,9 @@ fn symbolize(kernel: &Path, output: &[u8], to: &mut impl Write) -> Result<()> {
 /// The addresses of the last back trace.
 fn addresses(output: &str) -> impl Iterator<Item = u64> {
     let trace = output.rsplit_once("back trace:").map_or("", |(_, trace)| trace);
-    trace
-        .lines()
-        .skip(1)
-        .map_while(|line| u64::from_str_radix(line.trim().strip_prefix("0x")?, 16).ok())
-        .filter(|&at| at > 0)
+    let lines = trace.lines().skip(1).map(str::trim).take_while(|line| line.starts_with("0x"));
+    // A line with more words says how often the one before comes again.
+    lines.filter_map(|line| u64::from_str_radix(line.strip_prefix("0x")?, 16).ok()).filter(|&at| at > 0)
 }
 
 #[cfg(test)]
@@ -255,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_last_back_trace_is_found() {
-        let output = "back trace:\r\n  0x1\r\n$ x\r\npanic: at\r\nback trace:\r\n  0x0000000000200c4b\r\n  0x20559a\r\nend 0x3";
+        let output = "back trace:\r\n  0x1\r\n$ x\r\npanic: at\r\nback trace:\r\n  0x200c4b\r\n  0x200c4b 9 times more\r\n  0x20559a\r\nend\r\n  0x3";
         assert_eq!(addresses(output).collect::<Vec<_>>(), [0x20_0c4b, 0x20_559a]);
         assert_eq!(addresses("nothing").count(), 0);
     }

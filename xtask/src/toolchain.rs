@@ -38,11 +38,14 @@ pub(crate) fn components(components: &[&str]) -> Result<()> {
 
 /// The bare-metal targets of the toolchain in use.
 pub(crate) fn bare_targets() -> Result<()> {
-    let installed = Run::new("rustup").words("target list --installed").text()?;
-    for target in BARE_TARGETS {
-        if !installed.lines().any(|line| line == target) {
-            Run::new("rustup").words("target add").arg(target).run_aside()?;
-        }
+    BARE_TARGETS.iter().try_for_each(|target| self::target(&active()?, target))
+}
+
+/// A target of `toolchain`.
+pub(crate) fn target(toolchain: &str, target: &str) -> Result<()> {
+    let installed = Run::new("rustup").words("target list --installed --toolchain").arg(toolchain).text()?;
+    if !installed.lines().any(|line| line == target) {
+        Run::new("rustup").words("target add --toolchain").arg(toolchain).arg(target).run_aside()?;
     }
     Ok(())
 }

@@ -41,13 +41,15 @@ const PATIENCE: u32 = 100_000;
 static LOCAL: MmioWindow = unsafe { MmioWindow::new(LOCAL_AT, 0x1000) };
 const LOCAL_AT: NonNull<u8> = NonNull::new(ptr::without_provenance_mut(0xfee0_0000)).expect("not zero");
 
-/// The old controllers' masks.
-// SAFETY: registers of the 8259s, which touch no memory.
-const OLD_MASKS: [Port; 2] = unsafe { [Port::new(0x21), Port::new(0xa1)] };
+// SAFETY: the mask of the first 8259, which touches no memory.
+const OLD_MASK_1: Port = unsafe { Port::new(0x21) };
+// SAFETY: the mask of the second.
+const OLD_MASK_2: Port = unsafe { Port::new(0xa1) };
 
 /// Turns this CPU's controller on.
 pub fn enable() {
-    OLD_MASKS.iter().for_each(|mask| mask.write8(0xff));
+    OLD_MASK_1.write8(0xff);
+    OLD_MASK_2.write8(0xff);
     TASK_PRIORITY.write(&LOCAL, 0);
     SPURIOUS_VECTOR.write(&LOCAL, 0x100 | u32::from(SPURIOUS));
     TIMER_DIVIDER.write(&LOCAL, BY_16);

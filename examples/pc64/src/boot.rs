@@ -3,9 +3,19 @@
 use core::arch::global_asm;
 use core::ops::Range;
 
+use crate::firmware::{self, u32_at, u64_at};
+use crate::{cpu, serial};
+
 global_asm!(include_str!("asm/entry.s"), options(att_syntax));
 
-use crate::firmware::{self, u32_at, u64_at};
+/// Where the boot CPU enters, from `entry.s`.
+#[unsafe(no_mangle)]
+extern "C" fn boot_cpu_main(start_info: u32) -> ! {
+    cpu::init();
+    serial::init();
+    let Some(info) = BootInfo::read(start_info.into()) else { panic!("no start info at {start_info:#x}") };
+    crate::boot_cpu(&info)
+}
 
 const MAGIC: u32 = 0x336e_c578;
 /// More than any machine has; the rest is ignored.
@@ -57,10 +67,5 @@ impl BootInfo {
     /// Ordinary memory.
     pub fn ram(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ram.iter().take(self.ram_count).map(|&(start, len)| start..start.saturating_add(len))
-    }
-
-    /// Whether the option `name` was given.
-    pub fn has_option(&self, name: &str) -> bool {
-        self.command_line.split_whitespace().any(|word| word == name)
     }
 }

@@ -45,26 +45,37 @@ fn counter() -> u64 {
 
 /// Calibrates both counters. Once, on the boot CPU, with interrupts off. Time begins.
 pub fn init() {
-    PIT_GATE.write8(PIT_GATE.read8() & !2 | 1);
-    // Channel 2, both bytes, mode 0, binary.
-    PIT_MODE.write8(0xb0);
-    PIT_CHANNEL_2.write8(0xff);
-    PIT_CHANNEL_2.write8(0xff);
     apic::set_timer(u32::MAX);
-    let start = Sample::best();
-    let mut end = start;
-    while start.pit.wrapping_sub(end.pit) < CALIBRATION_TICKS {
-        end = Sample::take();
-    }
-    let end = Sample::best();
+    let (start, end) = measure();
     apic::set_timer(0);
 
-    let nanos = u128::from(start.pit.wrapping_sub(end.pit)) * 1_000_000_000 / PIT_HZ;
+    let nanos = start.until(&end).as_nanos();
     let ticks = u128::from(end.tsc.wrapping_sub(start.tsc)).max(1);
     let apic_ticks = u128::from(start.apic.wrapping_sub(end.apic));
     NANOS_PER_TICK.store(((nanos << SHIFT) / ticks) as u64, Ordering::Relaxed);
     APIC_TICKS_PER_NANO.store(((apic_ticks << SHIFT) / nanos.max(1)) as u64, Ordering::Relaxed);
     START.store(counter(), Ordering::Relaxed);
+}
+
+/// How much time passes by the clock, and by the timer that it was calibrated with.
+pub fn compare() -> (Duration, Duration) {
+    let (start, end) = measure();
+    (instant(end.tsc).saturating_since(instant(start.tsc)), start.until(&end))
+}
+
+/// The counters now, and [`CALIBRATION_TICKS`] later.
+fn measure() -> (Sample, Sample) {
+    PIT_GATE.write8(PIT_GATE.read8() & !2 | 1);
+    // Channel 2, both bytes, mode 0, binary.
+    PIT_MODE.write8(0xb0);
+    PIT_CHANNEL_2.write8(0xff);
+    PIT_CHANNEL_2.write8(0xff);
+    let start = Sample::best();
+    let mut end = start;
+    while start.pit.wrapping_sub(end.pit) < CALIBRATION_TICKS {
+        end = Sample::take();
+    }
+    (start, Sample::best())
 }
 
 /// What the counters showed at one moment.
@@ -88,6 +99,11 @@ impl Sample {
         Self { pit, tsc: before + (after - before) / 2, apic, width: after - before }
     }
 
+    fn until(&self, end: &Self) -> Duration {
+        let nanos = u128::from(self.pit.wrapping_sub(end.pit)) * 1_000_000_000 / PIT_HZ;
+        Duration::from_nanos(nanos as u64)
+    }
+
     /// The sharpest of some: a hypervisor may have been elsewhere meanwhile.
     fn best() -> Self {
         let mut best = Self::take();
@@ -103,9 +119,14 @@ impl Sample {
 
 /// The current instant, on whichever CPU.
 pub fn now() -> Instant {
-    let ticks = counter().saturating_sub(START.load(Ordering::Relaxed));
+    instant(counter())
+}
+
+/// The instant at which the counter was at `count`.
+fn instant(count: u64) -> Instant {
+    let ticks = count.saturating_sub(START.load(Ordering::Relaxed));
     Instant::from_nanos(
-        (u128::from(ticks) * u128::from(NANOS_PER_TICK.load(Ordering::Relaxed)) >> SHIFT) as u64,
+        ((u128::from(ticks) * u128::from(NANOS_PER_TICK.load(Ordering::Relaxed))) >> SHIFT) as u64,
     )
 }
 
@@ -177,7 +198,7 @@ pub fn serve(w: &mut dyn Wait) -> ! {
 /// Sets this CPU's timer. That the thread is on another CPU when it fires does not matter.
 fn arm(at: Instant) {
     let nanos = at.saturating_since(now()).as_nanos().min(u32::MAX.into());
-    let ticks = nanos * u128::from(APIC_TICKS_PER_NANO.load(Ordering::Relaxed)) >> SHIFT;
+    let ticks = (nanos * u128::from(APIC_TICKS_PER_NANO.load(Ordering::Relaxed))) >> SHIFT;
     // Too far away: it fires early, and is set again.
     apic::set_timer(u32::try_from(ticks).unwrap_or(u32::MAX).saturating_add(1));
 }

@@ -206,3 +206,22 @@ pub fn halt(ready: &dyn Fn() -> bool) {
     interrupts::disable();
     if ready() { interrupts::enable() } else { interrupts::enable_and_hlt() }
 }
+
+/// Takes interrupts from here on.
+pub fn interrupts_on() {
+    interrupts::enable();
+}
+
+/// Ends the halt of every other CPU.
+pub fn wake_others() {
+    (0..count())
+        .map(CpuId)
+        .filter(|&id| id != this())
+        .filter_map(get)
+        .for_each(|cpu| apic::interrupt(cpu.apic, vectors::IPI));
+}
+
+/// Interrupts that all CPUs took.
+pub fn interrupts_taken() -> u64 {
+    (0..count()).filter_map(|id| get(CpuId(id))).map(|cpu| cpu.taken.load(Ordering::Relaxed)).sum()
+}

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use core::arch::global_asm;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::lidt;
@@ -52,7 +52,6 @@ const fn stack_of(vector: usize) -> u64 {
 /// What was interrupted, as `stubs.s` and the CPU leave it on the stack.
 #[repr(C)]
 #[derive(Debug)]
-#[expect(missing_docs, reason = "names of registers")]
 pub struct Frame {
     pub r15: u64,
     pub r14: u64,
@@ -83,7 +82,6 @@ type Handler = Box<dyn Fn() + Send + Sync>;
 
 static HANDLERS: [AtomicPtr<Handler>; 256] = [const { AtomicPtr::new(ptr::null_mut()) }; 256];
 static NEXT: AtomicU8 = AtomicU8::new(FIRST);
-static STRAY: AtomicU64 = AtomicU64::new(0);
 
 /// Calls `handler` for a vector of its own, from now on. `None` when there is no vector left.
 pub fn connect(handler: impl Fn() + Send + Sync + 'static) -> Option<Vector> {
@@ -93,11 +91,6 @@ pub fn connect(handler: impl Fn() + Send + Sync + 'static) -> Option<Vector> {
     // Release: who takes the interrupt sees the handler.
     HANDLERS.get(usize::from(vector))?.store(Box::into_raw(Box::new(handler)), Ordering::Release);
     Some(vector)
-}
-
-/// Interrupts that nobody waited for.
-pub fn stray() -> u64 {
-    STRAY.load(Ordering::Relaxed)
 }
 
 unsafe extern "C" {
@@ -149,11 +142,8 @@ extern "C" fn interrupt_entry(frame: &Frame) {
                     let handler =
                         HANDLERS.get(usize::from(vector)).map(|place| place.load(Ordering::Acquire));
                     // SAFETY: null, or a handler that `connect` put there for good.
-                    match handler.and_then(|handler| unsafe { handler.as_ref() }) {
-                        Some(handler) => handler(),
-                        None => {
-                            STRAY.fetch_add(1, Ordering::Relaxed);
-                        }
+                    if let Some(handler) = handler.and_then(|handler| unsafe { handler.as_ref() }) {
+                        handler();
                     }
                 }
             }

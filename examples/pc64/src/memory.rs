@@ -138,6 +138,36 @@ pub fn may_be_stack(range: &Range<u64>) -> bool {
             .is_some_and(|ranges| ranges.iter().any(|&(start, end)| inside(&(start..end))))
 }
 
+/// Copies memory of the heap as a device does: for the test of memory for devices.
+pub fn read_as_device(from: u64, to: &mut [u8]) -> bool {
+    let range = from..from + to.len() as u64;
+    let from = ptr::with_exposed_provenance::<u8>(from as usize);
+    let inside = heap_holds(&range);
+    if inside {
+        // SAFETY: mapped memory of the heap, which the suite made with zeroes and has lent to its device.
+        unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+    }
+    inside
+}
+
+/// As [`read_as_device`], in the other direction.
+pub fn write_as_device(to: u64, from: &[u8]) -> bool {
+    let range = to..to + from.len() as u64;
+    let to = ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    let inside = heap_holds(&range);
+    if inside {
+        // SAFETY: as above.
+        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+    }
+    inside
+}
+
+/// Reads from the page at 0, where nothing is.
+pub fn touch_nothing() {
+    // SAFETY: not at all: it is for seeing the fault.
+    let _ = unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
+}
+
 /// The heap. Interrupt handlers neither allocate nor free: it is said to whoever tries, because the lock may be the
 /// interrupted thread's.
 #[global_allocator]
@@ -254,7 +284,7 @@ fn split(entry: u64, size: u64) -> u64 {
     if entry & PRESENT != 0 {
         let is_large = if size > SMALL { IS_LARGE } else { 0 };
         for (page, new) in (0_u64..).zip(&mut table.0) {
-            *new = (entry & !IS_LARGE) + page * size | is_large;
+            *new = ((entry & !IS_LARGE) + page * size) | is_large;
         }
     }
     ptr::from_mut(Box::leak(table)).expose_provenance() as u64 | PRESENT | 2

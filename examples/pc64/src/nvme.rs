@@ -17,8 +17,6 @@ const CLASS: u32 = 0x01_08_02;
 
 /// A controller that is there.
 pub struct Found {
-    /// Where.
-    pub at: Function,
     /// Its registers.
     pub window: MmioWindow,
     /// How it interrupts.
@@ -55,7 +53,7 @@ pub fn set_up(at: Function, handler: Arc<dyn Fn() + Send + Sync>) -> Result<Foun
         Some(messages) => Interrupts::Message { vectors: connect(&at, &messages, &handler) },
         None => Interrupts::None,
     };
-    Ok(Found { at, window, interrupts })
+    Ok(Found { window, interrupts })
 }
 
 /// Connects messages to CPUs in turn; how many.

@@ -11,7 +11,7 @@ use x86_64::registers::control::Cr2;
 
 use crate::interrupts::Frame;
 use crate::port::Port;
-use crate::{apic, cpu, memory, println, serial};
+use crate::{apic, cpu, memory, print, println, serial};
 
 /// QEMU's `isa-debug-exit`, as `xtask` sets it up.
 // SAFETY: it ends the machine, or nobody is there.
@@ -143,35 +143,46 @@ pub fn exception(frame: &Frame) -> ! {
 }
 
 fn whereabouts() {
-    println!(
-        "  on {} of {}{}",
-        cpu::this(),
-        cpu::count(),
-        if cpu::in_interrupt() { ", in an interrupt handler" } else { "" }
-    );
+    print!("  on {} of {}", cpu::this(), cpu::count());
+    if let Some(thread) = dfly_lwkt::current() {
+        print!(", thread {} ({})", thread.id, thread.name);
+    }
+    println!("{}", if cpu::in_interrupt() { ", in an interrupt handler" } else { "" });
 }
 
 /// Prints `first`, and where each caller goes on. `xtask` says which functions these are.
 fn back_trace(first: Option<u64>, mut frame: u64) {
-    /// A frame is not longer, and a trace not deeper.
+    /// Neither is a frame longer, nor a trace deeper, nor one that is looked at all the way.
     const LONGEST_FRAME: u64 = 1 << 20;
-    const DEEPEST: usize = 64;
+    const MOST_LINES: u32 = 64;
+    const DEEPEST: u32 = 100_000;
     println!("back trace:");
     if let Some(at) = first {
         println!("  {at:#018x}");
     }
+    let (mut last, mut repeated, mut lines) = (0, 0, 0);
     for _ in 0..DEEPEST {
-        let Some((next, caller)) = frame_at(frame) else { return };
-        if !memory::text().contains(&caller) {
-            return;
+        let Some((next, caller)) = frame_at(frame).filter(|(_, caller)| memory::text().contains(caller))
+        else {
+            break;
+        };
+        if caller == last {
+            repeated += 1;
+        } else {
+            if repeated > 0 {
+                println!("  {last:#018x} {repeated} times more");
+            }
+            (last, repeated, lines) = (caller, 0, lines + 1);
+            println!("  {caller:#018x}");
         }
-        println!("  {caller:#018x}");
-        if next <= frame || next - frame > LONGEST_FRAME {
-            return;
+        if lines == MOST_LINES || next <= frame || next - frame > LONGEST_FRAME {
+            break;
         }
         frame = next;
     }
-    println!("  ...");
+    if repeated > 0 {
+        println!("  {last:#018x} {repeated} times more");
+    }
 }
 
 /// The caller's frame pointer and return address, from the frame at `at`; `None` where no stack can be.

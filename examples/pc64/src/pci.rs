@@ -29,15 +29,13 @@ impl fmt::Display for Function {
     }
 }
 
-/// The address and the data port of configuration mechanism 1.
-struct Mechanism {
-    address: Port,
-    data: Port,
-}
+// SAFETY: configuration mechanism 1. Which device may touch which memory is set there; that is for `Function::enable`.
+const ADDRESS: Port = unsafe { Port::new(0xcf8) };
+// SAFETY: as above.
+const DATA: Port = unsafe { Port::new(0xcfc) };
 
-// SAFETY: which device may touch which memory is set there; that is for `enable`'s caller.
-static MECHANISM: Lock<Mechanism> =
-    Lock::new(Mechanism { address: unsafe { Port::new(0xcf8) }, data: unsafe { Port::new(0xcfc) } });
+/// Held from the address to the data.
+static MECHANISM: Lock<()> = Lock::new(());
 
 impl Function {
     fn address(self, offset: u8) -> u32 {
@@ -52,15 +50,15 @@ impl Function {
 
 impl Config for Function {
     fn read(&self, offset: u8) -> u32 {
-        let ports = MECHANISM.lock();
-        ports.address.write32(self.address(offset));
-        ports.data.read32()
+        let _held = MECHANISM.lock();
+        ADDRESS.write32(self.address(offset));
+        DATA.read32()
     }
 
     fn write(&self, offset: u8, value: u32) {
-        let ports = MECHANISM.lock();
-        ports.address.write32(self.address(offset));
-        ports.data.write32(value);
+        let _held = MECHANISM.lock();
+        ADDRESS.write32(self.address(offset));
+        DATA.write32(value);
     }
 }
 

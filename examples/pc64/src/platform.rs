@@ -37,3 +37,9 @@ impl Clock for Pc {
         clock::wake_at(at, waker);
     }
 }
+
+impl dfly_lwkt::Platform for Pc {
+    fn halt(&self, ready: &dyn Fn() -> bool) {
+        cpu::halt(ready);
+    }
+}

@@ -8,10 +8,13 @@ use core::task::Poll;
 
 use atomic_waker::AtomicWaker;
 
+use crate::acpi::Madt;
+use crate::apic::{self, IoApic};
+use crate::interrupts;
 use crate::port::Port;
 
-/// Which interrupt of the ISA bus it raises.
-pub const IRQ: u8 = 4;
+/// The interrupt of the ISA bus that it raises.
+const IRQ: u8 = 4;
 
 const BASE: u16 = 0x3f8;
 // SAFETY: the registers of a 16550: nothing there touches memory. The same holds for the others.
@@ -76,13 +79,23 @@ pub fn write(bytes: &[u8]) {
     });
 }
 
+/// Connects the interrupt of received bytes to the boot CPU; whether there is one.
+pub fn connect(madt: &Madt) -> bool {
+    let number = madt.isa_interrupt(IRQ);
+    let Some((io_apic, vector)) = IoApic::serving(madt, number).zip(interrupts::connect(interrupt)) else {
+        return false;
+    };
+    io_apic.route(number, vector, apic::id());
+    true
+}
+
 /// Takes the line away from whoever has it: a CPU that was stopped.
 pub fn seize() {
     WRITING.store(false, Ordering::Relaxed);
 }
 
 /// The interrupt handler: wakes the reader, which turns the interrupt on again.
-pub fn interrupt() {
+fn interrupt() {
     INTERRUPTS.write8(0);
     READER.wake();
 }

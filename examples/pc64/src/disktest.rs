@@ -1,0 +1,139 @@
+//! The driver on QEMU's own controller: every CPU writes its share of the disk, 32 requests at a time, and reads back what
+//! another wrote. What was on the disk is lost; what must be on it then is [`word`], which the host compares.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use dfly_bio::{Bio, BlockDevice, Buf, PendingBio};
+use dfly_hal::regs::MmioWindow;
+use dfly_hal::{CpuId, Wait, block_on};
+use dfly_lwkt::{Cx, Priority, Spec};
+use dfly_nvme::{Config, Nvme};
+use once_cell::race::OnceBox;
+
+use crate::platform::Pc;
+use crate::selftest::on_every_cpu;
+use crate::{clock, cpu, nvme, println};
+
+/// Requests of one CPU at a time.
+const DEPTH: usize = 32;
+/// The disk is written in pieces of these lengths, one length after the other, each on a part of its own.
+const LENGTHS: [usize; 3] = [4096, 65536, 12288];
+/// The part of each length.
+const PART: u64 = 12 << 20;
+
+type Driver = Nvme<Arc<Pc>, MmioWindow>;
+
+/// The word of eight bytes that must be at word `index` of the disk.
+fn word(index: u64) -> u64 {
+    (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn fill(buf: &mut [u8], at: u64) {
+    for (index, bytes) in (at / 8..).zip(buf.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word(index).to_le_bytes());
+    }
+}
+
+fn is_filled(buf: &[u8], at: u64) -> bool {
+    (at / 8..).zip(buf.chunks_exact(8)).all(|(index, bytes)| bytes == word(index).to_le_bytes())
+}
+
+/// Runs the test on the first controller's first namespace.
+pub fn run(cx: &mut Cx<'_>) -> Result<(), String> {
+    static DRIVER: OnceBox<Arc<Driver>> = OnceBox::new();
+    let at = nvme::scan().first().copied().ok_or("no controller")?;
+    let interrupt = || DRIVER.get().into_iter().for_each(|driver| driver.interrupt());
+    let found = nvme::set_up(at, Arc::new(interrupt)).map_err(|e| e.to_string())?;
+    let config = Config { interrupts: found.interrupts, ..Config::default() };
+    let driver = Nvme::attach(found.window, Arc::new(Pc), config, cx).map_err(|e| e.to_string())?;
+    let driver = DRIVER.get_or_init(|| Arc::new(driver).into()).clone();
+    println!("nvme at {at}: {} queues, {:?}", driver.info().queues, found.interrupts);
+    let reap = {
+        let driver = driver.clone();
+        move |cx: &mut Cx<'_>| loop {
+            let _ = block_on(cx, driver.work(), None);
+            driver.poll();
+        }
+    };
+    let spec = Spec::new("reaper").priority(Priority::INT_MED);
+    let _forever = cx.scheduler().spawn(CpuId(0), spec, reap).map_err(|e| e.to_string())?;
+
+    let disk = driver.namespace(1).ok_or("no namespace 1")?;
+    if disk.limits().bytes() < PART * LENGTHS.len() as u64 {
+        return Err(format!("the disk has {} bytes: too few", disk.limits().bytes()));
+    }
+    for (what, pass) in [("written", Pass::Write), ("read", Pass::Read)] {
+        let disk = disk.clone();
+        let start = clock::now();
+        on_every_cpu(cx, move |cx| share(&*disk, pass, cx))?;
+        let took = clock::now().saturating_since(start).max(Duration::from_micros(1));
+        let bytes = PART * LENGTHS.len() as u64;
+        let rate = (u128::from(bytes) * 1_000_000 / took.as_micros()) >> 20;
+        println!("{} MiB {what} in {} ms: {rate} MiB/s", bytes >> 20, took.as_millis());
+    }
+    let mut bio = Bio::new();
+    bio.flush();
+    bio.call(&*disk, cx).result().map_err(|e| e.to_string())?;
+    let stats = driver.stats();
+    println!(
+        "{} commands, {} doorbells, {} interrupts",
+        stats.submitted,
+        stats.doorbells,
+        cpu::interrupts_taken()
+    );
+    driver.detach(cx).map_err(|e| e.to_string())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Write,
+    Read,
+}
+
+/// One CPU's share: every piece whose turn it is; when reading, the pieces that the next CPU wrote.
+fn share(disk: &dyn BlockDevice, pass: Pass, w: &mut dyn Wait) -> Result<(), String> {
+    let count = u64::from(cpu::count());
+    let mine = u64::from(cpu::this().0) + u64::from(pass == Pass::Read);
+    for (start, len) in (0..).step_by(PART as usize).zip(LENGTHS) {
+        let pieces = (0..PART / len as u64).filter(|piece| piece % count == mine % count);
+        let mut running = VecDeque::with_capacity(DEPTH);
+        for piece in pieces {
+            let (mut bio, mut buf) = if running.len() < DEPTH {
+                (Bio::new(), Buf::alloc(len, 4096).map_err(|e| e.to_string())?)
+            } else {
+                next(&mut running, pass, w)?
+            };
+            let at = start + piece * len as u64;
+            match pass {
+                Pass::Write => {
+                    fill(&mut buf, at);
+                    bio.write(at, buf);
+                }
+                Pass::Read => {
+                    buf.fill(0);
+                    bio.read(at, buf);
+                }
+            }
+            running.push_back(bio.start(disk));
+        }
+        while !running.is_empty() {
+            next(&mut running, pass, w)?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the oldest request; it and its memory, which is right.
+fn next(running: &mut VecDeque<PendingBio>, pass: Pass, w: &mut dyn Wait) -> Result<(Bio, Buf), String> {
+    let mut bio = running.pop_front().ok_or("nothing runs")?.wait(w);
+    bio.result().map_err(|e| e.to_string())?;
+    let buf = bio.take_buf().ok_or("the memory is gone")?;
+    match pass == Pass::Write || is_filled(&buf, bio.offset()) {
+        true => Ok((bio, buf)),
+        false => Err(format!("what was read at {:#x} is not what was written", bio.offset())),
+    }
+}
