@@ -62,6 +62,21 @@ pub fn mode(attr: &Attr) -> impl Display + use<> {
     })
 }
 
+/// A node as `ls -l` writes it, up to its name: mode, links, owner and group by number, size or device number, date.
+pub fn long(attr: &Attr) -> impl Display + use<> {
+    let attr = *attr;
+    from_fn(move |f| {
+        write!(f, "{} {:>3} {:>5} {:>5} ", mode(&attr), attr.nlink, attr.uid, attr.gid)?;
+        match attr.kind {
+            Kind::CharDevice | Kind::BlockDevice => {
+                write!(f, "{:>4}, {:>4}", attr.rdev.major, attr.rdev.minor)?;
+            }
+            _ => write!(f, "{:>10}", attr.size)?,
+        }
+        write!(f, " {}", date(attr.mtime))
+    })
+}
+
 /// File flags by short names after those of chflags(1), `-` for none; bits without a name in hexadecimal.
 pub fn flags(flags: FileFlags) -> impl Display {
     const NAMES: [(FileFlags, &str); 15] = [
@@ -177,6 +192,16 @@ mod tests {
         assert_eq!(show(Kind::Regular, 0o4755), "-rwsr-xr-x");
         assert_eq!(show(Kind::Regular, 0o7000), "---S--S--T");
         assert_eq!(show(Kind::Symlink, 0o777), "lrwxrwxrwx");
+    }
+
+    #[test]
+    fn a_long_line_has_fixed_columns() {
+        let mut attr = Attr::new(NodeId([0; 3]), Kind::Regular);
+        (attr.mode, attr.nlink, attr.uid, attr.gid, attr.size) = (0o644, 2, 1000, 0, 12345);
+        assert_eq!(long(&attr).to_string(), "-rw-r--r--   2  1000     0      12345 1970-01-01 00:00:00");
+        attr.kind = Kind::CharDevice;
+        attr.rdev = crate::DeviceNumber { major: 14, minor: 3 };
+        assert_eq!(long(&attr).to_string(), "crw-r--r--   2  1000     0   14,    3 1970-01-01 00:00:00");
     }
 
     #[test]

@@ -60,12 +60,7 @@ impl Listing<'_> {
 
     fn line(&mut self, disk: &mut Disk, name: &[u8], attr: &Attr) -> Result<()> {
         if self.long {
-            let size = match attr.kind {
-                Kind::CharDevice | Kind::BlockDevice => format!("{}, {}", attr.rdev.major, attr.rdev.minor),
-                _ => attr.size.to_string(),
-            };
-            let (mode, date) = (text::mode(attr), text::date(attr.mtime));
-            write!(self.out, "{mode} {:>3} {:>5} {:>5} {size:>10} {date} ", attr.nlink, attr.uid, attr.gid)?;
+            write!(self.out, "{} ", text::long(attr))?;
         }
         self.names.write(self.out, name)?;
         if self.long && attr.kind == Kind::Symlink {

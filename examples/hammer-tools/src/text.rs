@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
 use dfly_vfs::Kind;
-pub(crate) use dfly_vfs::text::{date, exact_date, flags, mode, printable};
+pub(crate) use dfly_vfs::text::{date, exact_date, flags, long, mode, printable};
 
 /// How to write names to stdout: made printable on a terminal, as they are elsewhere.
 #[derive(Clone, Copy)]
