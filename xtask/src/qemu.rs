@@ -1,6 +1,7 @@
 //! `cargo xtask qemu`: the kernel of `examples/pc64` in QEMU, with disk images behind QEMU's own NVMe controllers.
 //!
-//! stdout is what the machine writes to its serial line and nothing else; our own words go to stderr. So a test runs it
+//! stdout is what the machine writes to its serial line and nothing else, with line feeds as line ends; our own words go to
+//! stderr. So a test runs it
 //! as a program and compares. The exit status says how the machine ended: see [`End`].
 
 use std::{
@@ -189,23 +190,52 @@ fn wait(qemu: &mut Child, limit: Option<Duration>) -> Result<End> {
     }
 }
 
-/// Copies to stdout as it comes; returns the last of it.
+/// Copies to stdout as it comes, with the line ends of a file instead of a terminal's; returns the last of it.
 fn copy_and_keep(mut from: impl Read) -> Result<Vec<u8>> {
     const KEPT: usize = 64 << 10;
-    let (mut last, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut ends, mut last, mut buffer) = (LineEnds::default(), Vec::new(), [0; 4096]);
     loop {
         let read = from.read(&mut buffer)?;
-        let new = &buffer[..read];
-        if new.is_empty() {
-            return Ok(last);
+        let mut new = ends.translate(&buffer[..read]);
+        if read == 0 {
+            new.extend(ends.rest());
         }
         let mut out = io::stdout().lock();
-        out.write_all(new)?;
+        out.write_all(&new)?;
         out.flush()?;
-        last.extend_from_slice(new);
+        last.append(&mut new);
+        if read == 0 {
+            return Ok(last);
+        }
         if last.len() > 2 * KEPT {
             last.drain(..last.len() - KEPT);
         }
+    }
+}
+
+/// Takes away the carriage return that the machine put before each line feed, and no other.
+#[derive(Default)]
+struct LineEnds {
+    /// A carriage return that may belong to a line feed.
+    held: bool,
+}
+
+impl LineEnds {
+    fn translate(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + 1);
+        for &byte in bytes {
+            if std::mem::replace(&mut self.held, byte == b'\r') && byte != b'\n' {
+                out.push(b'\r');
+            }
+            if byte != b'\r' {
+                out.push(byte);
+            }
+        }
+        out
+    }
+
+    fn rest(&mut self) -> Option<u8> {
+        std::mem::take(&mut self.held).then_some(b'\r')
     }
 }
 
@@ -248,6 +278,14 @@ fn addresses(output: &str) -> impl Iterator<Item = u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_ends_lose_what_the_machine_added_and_nothing_else() {
+        let mut ends = LineEnds::default();
+        let parts = ["a\r\nb\r", "\nc\r\r\nd\re\r", "", "f\r"].map(|part| ends.translate(part.as_bytes()));
+        let all: Vec<u8> = parts.into_iter().flatten().chain(ends.rest()).collect();
+        assert_eq!(String::from_utf8(all).unwrap(), "a\nb\nc\r\nd\re\rf\r");
+    }
 
     #[test]
     fn the_last_back_trace_is_found() {

@@ -8,11 +8,9 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use dfly_bio::{Bio, BlockDevice, Buf, PendingBio};
-use dfly_hal::regs::MmioWindow;
 use dfly_hal::{CpuId, Wait, block_on};
 use dfly_lwkt::{Cx, Priority, Spec};
-use dfly_nvme::{Config, Nvme};
-use once_cell::race::OnceBox;
+use dfly_nvme::Nvme;
 
 use crate::platform::Pc;
 use crate::selftest::on_every_cpu;
@@ -24,8 +22,6 @@ const DEPTH: usize = 32;
 const LENGTHS: [usize; 3] = [4096, 65536, 12288];
 /// The part of each length.
 const PART: u64 = 12 << 20;
-
-type Driver = Nvme<Arc<Pc>, MmioWindow>;
 
 /// The word of eight bytes that must be at word `index` of the disk.
 fn word(index: u64) -> u64 {
@@ -44,14 +40,12 @@ fn is_filled(buf: &[u8], at: u64) -> bool {
 
 /// Runs the test on the first controller's first namespace.
 pub fn run(cx: &mut Cx<'_>) -> Result<(), String> {
-    static DRIVER: OnceBox<Arc<Driver>> = OnceBox::new();
-    let at = nvme::scan().first().copied().ok_or("no controller")?;
-    let interrupt = || DRIVER.get().into_iter().for_each(|driver| driver.interrupt());
-    let found = nvme::set_up(at, Arc::new(interrupt)).map_err(|e| e.to_string())?;
-    let config = Config { interrupts: found.interrupts, ..Config::default() };
-    let driver = Nvme::attach(found.window, Arc::new(Pc), config, cx).map_err(|e| e.to_string())?;
-    let driver = DRIVER.get_or_init(|| Arc::new(driver).into()).clone();
-    println!("nvme at {at}: {} queues, {:?}", driver.info().queues, found.interrupts);
+    let found = nvme::scan().into_iter().find_map(nvme::function).ok_or("no controller")?;
+    let driver = Nvme::attach(found.window, Arc::new(Pc), found.config, cx).map_err(|e| e.to_string())?;
+    let driver = Arc::new(driver);
+    let interrupted = driver.clone();
+    found.irq.connect(move || interrupted.interrupt());
+    println!("nvme at {}: {} queues, {:?}", found.location, driver.info().queues, found.config.interrupts);
     let reap = {
         let driver = driver.clone();
         move |cx: &mut Cx<'_>| loop {

@@ -38,21 +38,25 @@ mod port;
 mod selftest;
 #[expect(unsafe_code, reason = "registers of the serial line")]
 mod serial;
+mod terminal;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use dfly_hal::CpuId;
-use dfly_lwkt::{Config, Cx, Priority, Scheduler, Spec};
+use dfly_lwkt::{Priority, Scheduler, Spec};
+use kernel::{Kernel, Machine, Session, Verdict};
 use once_cell::race::OnceBox;
 
 use acpi::Madt;
 use boot::BootInfo;
 use panic::{Exit, exit};
 use platform::Pc;
+use terminal::SerialTerminal;
 
 /// What every CPU does once the kernel is booted.
-static RUN: OnceBox<Box<dyn Fn() + Send + Sync>> = OnceBox::new();
+type Run = Box<dyn Fn() -> Verdict + Send + Sync>;
+static RUN: OnceBox<Run> = OnceBox::new();
 
 /// The boot CPU, from [`boot`] on.
 fn boot_cpu(info: &BootInfo) -> ! {
@@ -61,18 +65,37 @@ fn boot_cpu(info: &BootInfo) -> ! {
     clock::init();
     let madt = Madt::read(info.rsdp).unwrap_or_default();
     cpu::start_others(&madt.cpus);
-    serial::connect(&madt);
+    if !serial::connect(&madt) {
+        println!("no interrupt for the serial line: nothing can be typed");
+    }
 
-    let scheduler = Scheduler::new(Arc::new(Pc), Config::default()).expect("a scheduler");
+    let (scheduler, run) = if selftest::is_wanted(info.command_line) {
+        selftest::boot(info.command_line)
+    } else {
+        boot_kernel(info)
+    };
     let timer = Spec::new("timer").priority(Priority::INT_HIGH);
-    let _forever = scheduler.spawn(CpuId(0), timer, |cx| clock::serve(cx)).expect("a timer thread");
-    let words = info.command_line;
-    let _forever = scheduler.spawn(CpuId(0), Spec::new("test"), move |cx| test(words, cx)).expect("a thread");
-    let _ = RUN.set(Box::new(Box::new(move || scheduler.run().expect("threads"))));
+    drop(scheduler.spawn(CpuId(0), timer, |cx| clock::serve(cx)).expect("a thread for timers"));
+    let _ = RUN.set(Box::new(run));
     cpu::wake_others();
     cpu::interrupts_on();
-    RUN.get().into_iter().for_each(|run| run());
-    exit(Exit::Success)
+    exit(match RUN.get().map(|run| run()) {
+        Some(Verdict::Success) => Exit::Success,
+        _ => Exit::Failure,
+    })
+}
+
+/// The kernel, with what there is on this machine.
+fn boot_kernel(info: &BootInfo) -> (&'static Scheduler, Run) {
+    let machine = Machine {
+        name: "pc64",
+        platform: Arc::new(Pc),
+        terminal: Arc::new(SerialTerminal::default()),
+        nvme: nvme::scan().into_iter().filter_map(nvme::function).collect(),
+        session: info.module.map_or(Session::Interactive, |script| Session::Script(script.into())),
+    };
+    let kernel = Kernel::boot(machine).expect("the kernel boots");
+    (kernel.scheduler(), Box::new(|| kernel.run().expect("a CPU runs threads")))
 }
 
 /// Each other CPU, from [`cpu`] on.
@@ -80,21 +103,8 @@ fn other_cpu() -> ! {
     while RUN.get().is_none() {
         cpu::halt(&|| RUN.get().is_some());
     }
-    RUN.get().into_iter().for_each(|run| run());
+    RUN.get().map(|run| run());
     loop {
         cpu::halt(&|| false);
     }
-}
-
-fn test(words: &'static str, cx: &mut Cx<'_>) {
-    let mut passed = true;
-    for word in words.split_whitespace() {
-        match word.split_once('=').unwrap_or((word, "")) {
-            ("selftest", _) => passed &= selftest::run(cx),
-            ("disktest", _) => passed &= selftest::report("the disk", disktest::run(cx)),
-            ("end", how) => selftest::end(how),
-            _ => {}
-        }
-    }
-    exit(if passed { Exit::Success } else { Exit::Failure })
 }

@@ -168,6 +168,13 @@ pub fn touch_nothing() {
     let _ = unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
 }
 
+/// Takes every page away, the gates' and their stubs' too: nothing is left but a triple fault.
+pub fn forget_everything() {
+    let empty = PhysFrame::containing_address(PhysAddr::new(0xfff0_0000));
+    // SAFETY: not at all: it is for seeing the machine end.
+    unsafe { Cr3::write(empty, Cr3Flags::empty()) };
+}
+
 /// The heap. Interrupt handlers neither allocate nor free: it is said to whoever tries, because the lock may be the
 /// interrupted thread's.
 #[global_allocator]

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::fmt;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
@@ -15,11 +16,13 @@ use dfly_hal::conformance::{Device, check_clock, check_cpus, check_dma};
 use dfly_hal::dma::DevAddr;
 use dfly_hal::sync::Lock;
 use dfly_hal::{Clock, CpuId, Cpus, block_on, sleep_until};
-use dfly_lwkt::{Cx, Spec};
+use dfly_lwkt::{Cx, Scheduler, Spec};
+use kernel::Verdict;
 
+use crate::panic::{Exit, exit};
 use crate::pci::{self, Config};
 use crate::platform::Pc;
-use crate::{clock, cpu, memory, println};
+use crate::{apic, clock, cpu, interrupts, memory, println};
 
 /// What went wrong.
 type Outcome = Result<(), String>;
@@ -46,8 +49,33 @@ const TOGETHER: [(&str, Test); 4] = [
     ("interrupts disturb no computation", storm),
 ];
 
+/// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first disk; `end=HOW`.
+pub fn is_wanted(options: &str) -> bool {
+    options.split_whitespace().any(|word| ["selftest", "disktest", "end"].contains(&name_of(word).0))
+}
+
+fn name_of(word: &str) -> (&str, &str) {
+    word.split_once('=').unwrap_or((word, ""))
+}
+
+/// Threads without a kernel: one of them runs the tests and ends the machine.
+pub fn boot(options: &'static str) -> (&'static Scheduler, crate::Run) {
+    let scheduler = Scheduler::new(Arc::new(Pc), dfly_lwkt::Config::default()).expect("a scheduler");
+    let work = move |cx: &mut Cx<'_>| {
+        let passed = options.split_whitespace().all(|word| match name_of(word) {
+            ("selftest", _) => run(cx),
+            ("disktest", _) => report("the disk holds what was written", crate::disktest::run(cx)),
+            ("end", how) => end(how),
+            _ => true,
+        });
+        exit(if passed { Exit::Success } else { Exit::Failure })
+    };
+    drop(scheduler.spawn(CpuId(0), Spec::new("test"), work).expect("a thread"));
+    (scheduler, Box::new(|| scheduler.run().map_or(Verdict::Failure, |()| Verdict::Success)))
+}
+
 /// Runs the tests; whether all passed.
-pub fn run(cx: &mut Cx<'_>) -> bool {
+fn run(cx: &mut Cx<'_>) -> bool {
     let mut passed = true;
     for (name, test) in ALONE {
         passed &= report(name, test(cx));
@@ -59,7 +87,7 @@ pub fn run(cx: &mut Cx<'_>) -> bool {
 }
 
 /// Prints how a test went.
-pub fn report(name: &str, outcome: Outcome) -> bool {
+fn report(name: &str, outcome: Outcome) -> bool {
     match &outcome {
         Ok(()) => println!("{name}: ok"),
         Err(why) => println!("{name}: FAILED: {why}"),
@@ -241,34 +269,37 @@ impl Wake for Quiet {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A deliberate end, by name.
-pub fn end(how: &str) {
+/// A deliberate end, by name: whether it went as it should, where it is none.
+fn end(how: &str) -> bool {
     match how {
         "panic" => panic!("asked for"),
+        "nested" => panic!("asked for: {Rude}"),
         "fault" => memory::touch_nothing(),
         "overflow" => {
             overflow(0);
         }
-        "nested" => {
-            struct Rude;
-            impl core::fmt::Display for Rude {
-                fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                    panic!("within a panic")
-                }
-            }
-            panic!("asked for: {Rude}")
-        }
         "interrupt" => {
             // A handler that allocates is told so.
-            if let Some(vector) = crate::interrupts::connect(|| drop(Box::new(0))) {
-                crate::apic::interrupt(crate::apic::id(), vector);
+            if let Some(vector) = interrupts::connect(|| drop(core::hint::black_box(Box::new(0)))) {
+                apic::interrupt(apic::id(), vector);
                 clock::spin(Duration::from_secs(1));
             }
         }
+        "triple" => memory::forget_everything(),
         "hang" => loop {
             spin_loop();
         },
         _ => println!("no such end: {how}"),
+    }
+    false
+}
+
+/// What cannot be shown.
+struct Rude;
+
+impl fmt::Display for Rude {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("within a panic")
     }
 }
 

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 
 use atomic_waker::AtomicWaker;
+use dfly_hal::sync::Lock;
 
 use crate::acpi::Madt;
 use crate::apic::{self, IoApic};
@@ -34,12 +35,13 @@ const RECEIVED: u8 = 1;
 const EMPTY: u8 = 1 << 5;
 /// What the transmitter takes when it is empty.
 const FIFO_BYTES: usize = 16;
-/// Looks at a transmitter that is not ready, before it is taken for dead.
-const PATIENCE: u32 = 1_000_000;
-/// Turns of waiting for the other CPU to end its line, before it is taken for dead.
-const LOCK_PATIENCE: u32 = 20_000_000;
+/// Looks at a transmitter that is not ready, before it is written to nevertheless: whoever reads may take minutes.
+const PATIENCE: u32 = 1 << 30;
+/// A panic does not wait so long.
+const PANIC_PATIENCE: u32 = 1 << 20;
 
-static WRITING: AtomicBool = AtomicBool::new(false);
+static LINE_IN_USE: Lock<()> = Lock::new(());
+static SEIZED: AtomicBool = AtomicBool::new(false);
 static READER: AtomicWaker = AtomicWaker::new();
 
 /// 115200 baud, 8 bits, no parity, FIFOs on, no interrupts yet.
@@ -54,29 +56,36 @@ pub fn init() {
     MODEM.write8(0x0b);
 }
 
-/// Writes `bytes`, not mixed with those of another CPU. Callable from every context, interrupts and panics included: who
-/// holds the line for too long is taken for dead, and written over.
-pub fn write(bytes: &[u8]) {
-    x86_64::instructions::interrupts::without_interrupts(|| {
-        let mut turns = 0;
-        // Acquire and Release: one CPU's bytes come after the other's.
-        while WRITING.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            turns += 1;
-            if turns == LOCK_PATIENCE {
-                break;
+/// Writes text, not mixed with that of another CPU: a carriage return goes before each line feed. From threads; and from
+/// wherever a panic is, once the line is [seized](seize).
+pub fn write_text(text: &[u8]) {
+    let _held = (!SEIZED.load(Ordering::Relaxed)).then(|| LINE_IN_USE.lock());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        match line.split_last() {
+            Some((b'\n', line)) => {
+                put(line);
+                put(b"\r\n");
             }
+            _ => put(line),
+        }
+    }
+}
+
+fn put(bytes: &[u8]) {
+    let patience = if SEIZED.load(Ordering::Relaxed) { PANIC_PATIENCE } else { PATIENCE };
+    for chunk in bytes.chunks(FIFO_BYTES) {
+        let mut looks = 0;
+        while STATUS.read8() & EMPTY == 0 && looks < patience {
+            looks += 1;
             spin_loop();
         }
-        for chunk in bytes.chunks(FIFO_BYTES) {
-            let mut looks = 0;
-            while STATUS.read8() & EMPTY == 0 && looks < PATIENCE {
-                looks += 1;
-                spin_loop();
-            }
-            chunk.iter().for_each(|&byte| DATA.write8(byte));
-        }
-        WRITING.store(false, Ordering::Release);
-    });
+        chunk.iter().for_each(|&byte| DATA.write8(byte));
+    }
+}
+
+/// Takes the line away from whoever has it, and will not be taken away: what is left is a panic's.
+pub fn seize() {
+    SEIZED.store(true, Ordering::Relaxed);
 }
 
 /// Connects the interrupt of received bytes to the boot CPU; whether there is one.
@@ -87,11 +96,6 @@ pub fn connect(madt: &Madt) -> bool {
     };
     io_apic.route(number, vector, apic::id());
     true
-}
-
-/// Takes the line away from whoever has it: a CPU that was stopped.
-pub fn seize() {
-    WRITING.store(false, Ordering::Relaxed);
 }
 
 /// The interrupt handler: wakes the reader, which turns the interrupt on again.
@@ -125,19 +129,6 @@ impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_text(text.as_bytes());
         Ok(())
-    }
-}
-
-/// Writes text: a carriage return goes before each line feed.
-pub fn write_text(text: &[u8]) {
-    for line in text.split_inclusive(|&byte| byte == b'\n') {
-        match line.split_last() {
-            Some((b'\n', line)) => {
-                write(line);
-                write(b"\r\n");
-            }
-            _ => write(line),
-        }
     }
 }
 
