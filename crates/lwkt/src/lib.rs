@@ -3,30 +3,15 @@
 #![deny(missing_docs)]
 
 extern crate alloc;
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", loom))]
 extern crate std;
 
-mod arch;
-mod cpu;
-mod cx;
-mod error;
-mod handle;
-#[cfg(feature = "std")]
-pub mod host;
-mod info;
-mod link;
 mod platform;
-mod run_queue;
-mod scheduler;
+#[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
+mod sched;
 mod spec;
-mod stack;
-mod thread;
-mod wake;
 
-pub use cx::Cx;
-pub use error::{ConfigError, JoinError, RunError, SpawnError};
-pub use handle::Handle;
-pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
 pub use platform::Platform;
-pub use scheduler::{Scheduler, current};
+#[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
+pub use sched::*;
 pub use spec::{Config, Name, Priority, RunTime, Spec};

@@ -76,8 +76,8 @@ impl fmt::Display for Priority {
 /// A thread's name, held in place: at most [`Name::MAX_BYTES`] of UTF-8.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Name {
-    bytes: [u8; Self::MAX_BYTES],
-    len: u8,
+    pub(crate) bytes: [u8; Self::MAX_BYTES],
+    pub(crate) len: u8,
 }
 
 impl Name {
@@ -94,28 +94,6 @@ impl Name {
             to.copy_from_slice(from);
         }
         Self { bytes, len: len as u8 }
-    }
-
-    /// As four words, for a place that is read while it is written.
-    pub(crate) fn to_words(self) -> [u64; 4] {
-        let mut all = [0; 32];
-        let (text, last) = all.split_at_mut(Self::MAX_BYTES);
-        text.copy_from_slice(&self.bytes);
-        last.copy_from_slice(&[self.len]);
-        let (words, _) = all.as_chunks::<8>();
-        core::array::from_fn(|i| words.get(i).map_or(0, |&word| u64::from_le_bytes(word)))
-    }
-
-    /// Back from words, which were not torn.
-    pub(crate) fn from_words(words: [u64; 4]) -> Self {
-        let mut all = [0; 32];
-        for (to, word) in all.chunks_exact_mut(8).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        let mut bytes = [0; Self::MAX_BYTES];
-        let (text, last) = all.split_at(Self::MAX_BYTES);
-        bytes.copy_from_slice(text);
-        Self { bytes, len: last.first().copied().unwrap_or(0) }
     }
 }
 
@@ -235,9 +213,6 @@ mod tests {
         assert_eq!(&*Name::new("0123456789012345678901234567890123"), "0123456789012345678901234567890");
         let wide = "\u{fc}".repeat(20);
         assert_eq!(Name::new(&wide).len(), 30);
-        for name in [Name::new(&wide), Name::new(""), Name::new("x")] {
-            assert_eq!(Name::from_words(name.to_words()), name);
-        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use dfly_hal::{Clock, CpuId, ThreadWait, TimedOut, Wait, block_on, sleep_until};
+use dfly_hal::{CpuId, ThreadWait, TimedOut, Wait, block_on, sleep_until};
 use dfly_lwkt::host::{HostPlatform, Machine};
 use dfly_lwkt::{
     Config, ConfigError, Cx, Handle, JoinError, Name, Priority, RunError, Scheduler, SpawnError, Spec,

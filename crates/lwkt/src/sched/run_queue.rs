@@ -1,7 +1,7 @@
 //! The ready threads of one CPU, by priority, first come first served among equals.
 
+use crate::sched::wake::Node;
 use crate::spec::Priority;
-use crate::wake::Node;
 
 /// Its owner is one CPU. Every operation takes constant time.
 pub(crate) struct RunQueue<T: Node> {

@@ -1,23 +1,23 @@
 //! A thread, as the scheduler sees it: a slot that is used again and never freed.
 
 use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::task::{RawWaker, RawWakerVTable, Waker};
-use core::time::Duration;
 
 use dfly_hal::Instant;
-use dfly_hal::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use dfly_hal::sync::atomic::{AtomicU64, Ordering};
+use dfly_hal::sync::cell::UnsafeCell;
 use dfly_msgport::Job;
 
-use crate::arch::Context;
-use crate::cpu::Cpu;
-use crate::cx::Cx;
-use crate::handle::{Exit, Outcome};
-use crate::info::{ThreadId, ThreadInfo, ThreadState};
-use crate::link::AtomicRef;
-use crate::spec::{Name, Priority, Spec};
-use crate::stack::Stack;
-use crate::wake::{Hook, Node};
+use crate::sched::arch::Stack;
+use crate::sched::arch::{self, Context};
+use crate::sched::cpu::Cpu;
+use crate::sched::cx::Cx;
+use crate::sched::handle::{Exit, Outcome};
+use crate::sched::info::{ThreadId, ThreadInfo, ThreadState};
+use crate::sched::link::AtomicRef;
+use crate::sched::seen::Seen;
+use crate::sched::wake::{Hook, Node};
+use crate::spec::Spec;
 
 /// What a thread runs.
 pub(crate) type Main = Box<dyn FnOnce(&mut Cx<'_>) + Send>;
@@ -71,26 +71,29 @@ impl Thread {
             cpu,
             context: Context::new(),
             stack,
-            owned: UnsafeCell::default(),
+            owned: UnsafeCell::new(Owned::default()),
             next_slot: AtomicRef::none(),
             seen: Seen::default(),
         }
     }
 
-    /// Puts a new thread into the slot.
+    /// Puts a new thread into the slot; returns whether it could.
     ///
     /// # Safety
     /// The caller owns the slot, which is empty.
-    pub(crate) unsafe fn fill(&'static self, id: ThreadId, spec: &Spec, main: Main, exit: Job<Exit>) {
+    pub(crate) unsafe fn fill(&'static self, id: ThreadId, spec: &Spec, main: Main, exit: Job<Exit>) -> bool {
         // SAFETY: the slot is empty, so no thread is on its stack.
         unsafe { self.stack.paint() };
         let this = core::ptr::from_ref(self).cast();
-        // SAFETY: the caller owns the slot, and `begin` does not return.
-        unsafe { self.context.prepare(&self.stack, begin, this) };
+        // SAFETY: the caller owns the slot, and the last thing that `begin` does is to leave.
+        if !unsafe { self.context.prepare(&self.stack, begin, this) } {
+            return false;
+        }
         // SAFETY: the caller owns the slot.
-        unsafe { *self.owned.get() = Owned { main: Some(main), exit: Some(exit) } };
+        unsafe { self.owned(|owned| *owned = Owned { main: Some(main), exit: Some(exit) }) };
         self.seen.fill(id, spec);
         self.hook.spawned();
+        true
     }
 
     /// Takes the thread out again that was put in last and has not begun.
@@ -98,9 +101,10 @@ impl Thread {
     /// # Safety
     /// The caller owns the slot.
     pub(crate) unsafe fn empty(&self) {
-        self.seen.set_state(FREE);
+        self.seen.set_free();
+        self.context.cancel();
         // SAFETY: the caller owns the slot.
-        drop(unsafe { core::mem::take(&mut *self.owned.get()) });
+        drop(unsafe { self.owned(core::mem::take) });
     }
 
     /// What completes the thread's handle, once.
@@ -109,8 +113,14 @@ impl Thread {
     /// The caller is the thread, or its CPU after that has stopped to run threads.
     pub(crate) unsafe fn take_exit(&self) -> Option<Job<Exit>> {
         // SAFETY: as promised by the caller.
-        let owned = unsafe { &mut *self.owned.get() };
-        owned.exit.take()
+        unsafe { self.owned(|owned| owned.exit.take()) }
+    }
+
+    /// # Safety
+    /// The caller owns the slot, and `f` does not come here again.
+    unsafe fn owned<R>(&self, f: impl FnOnce(&mut Owned) -> R) -> R {
+        // SAFETY: as promised by the caller.
+        self.owned.with_mut(|owned| f(unsafe { &mut *owned }))
     }
 
     /// Wakes the thread if it is blocked, and remembers it if it is about to be. From any context.
@@ -173,18 +183,19 @@ fn timer_went_off(this: *const ()) {
 }
 
 /// Where a thread begins and ends, on its own stack.
-extern "sysv64" fn begin(this: *const ()) {
+extern "C" fn begin(this: *const ()) {
     // SAFETY: `fill` has passed a `&'static Thread`.
     let this: &'static Thread = unsafe { &*this.cast() };
+    arch::enter(this.cpu.id(), this.cpu.scheduler().platform_address());
     // SAFETY: this is the thread, and it has just been switched to.
     unsafe { this.cpu.arrived() };
     this.hook.resume();
     // SAFETY: this is the thread; nobody else touches its slot now.
-    let main = unsafe { &mut *this.owned.get() }.main.take();
+    let main = unsafe { this.owned(|owned| owned.main.take()) };
     // SAFETY: this is the thread, and it has no other context.
     let mut cx = unsafe { Cx::new(this) };
     let outcome = main.map_or(Outcome::Returned, |main| run(main, &mut cx));
-    this.seen.set_state(EXITING);
+    this.seen.set_state(ThreadState::Exiting);
     // SAFETY: this is the thread.
     if let Some(mut exit) = unsafe { this.take_exit() } {
         exit.outcome = outcome;
@@ -218,113 +229,4 @@ fn run(main: Main, cx: &mut Cx<'_>) -> Outcome {
     main(cx);
     cx.check_stack();
     Outcome::Returned
-}
-
-/// What is seen of a slot from elsewhere. A number of 0 says that it is being written.
-#[derive(Default)]
-pub(crate) struct Seen {
-    id: AtomicU64,
-    name: [AtomicU64; 4],
-    priority: AtomicU8,
-    state: AtomicU8,
-    pub(crate) switches: Counter,
-    pub(crate) wakes: Counter,
-    pub(crate) run_ns: Counter,
-}
-
-pub(crate) const FREE: u8 = 0;
-const NEW: u8 = 1;
-pub(crate) const READY: u8 = 2;
-pub(crate) const RUNNING: u8 = 3;
-pub(crate) const BLOCKED: u8 = 4;
-const EXITING: u8 = 5;
-
-impl Seen {
-    fn fill(&self, id: ThreadId, spec: &Spec) {
-        self.id.store(0, Ordering::Relaxed);
-        // Release, and the Acquire fence of `read`: who sees anything of what follows sees the 0 too.
-        fence(Ordering::Release);
-        for (to, word) in self.name.iter().zip(spec.name.to_words()) {
-            to.store(word, Ordering::Relaxed);
-        }
-        self.priority.store(spec.priority.get(), Ordering::Relaxed);
-        self.state.store(NEW, Ordering::Relaxed);
-        for counter in [&self.switches, &self.wakes, &self.run_ns] {
-            counter.set(0);
-        }
-        // Release pairs with the first load of `read`.
-        self.id.store(id.0, Ordering::Release);
-    }
-
-    fn read(&self, thread: &Thread) -> Option<ThreadInfo> {
-        let id = self.id.load(Ordering::Acquire);
-        let words = core::array::from_fn(|i| self.name.get(i).map_or(0, |word| word.load(Ordering::Relaxed)));
-        let info = ThreadInfo {
-            id: ThreadId(id),
-            name: Name::from_words(words),
-            cpu: thread.cpu.id(),
-            priority: self.priority(),
-            state: match self.state.load(Ordering::Relaxed) {
-                NEW => ThreadState::New,
-                READY => ThreadState::Ready,
-                RUNNING => ThreadState::Running,
-                BLOCKED => ThreadState::Blocked,
-                EXITING => ThreadState::Exiting,
-                _ => return None,
-            },
-            switches: self.switches.get(),
-            wakes: self.wakes.get(),
-            run_time: Duration::from_nanos(self.run_ns.get()),
-            stack_bytes: thread.stack.size().bytes(),
-            stack_used_bytes: Some(thread.stack.used_bytes()),
-        };
-        // Acquire: pairs with the fence of `fill`.
-        fence(Ordering::Acquire);
-        (id != 0 && self.id.load(Ordering::Relaxed) == id).then_some(info)
-    }
-
-    pub(crate) fn id(&self) -> ThreadId {
-        ThreadId(self.id.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn priority(&self) -> Priority {
-        Priority::new(self.priority.load(Ordering::Relaxed)).unwrap_or_default()
-    }
-
-    pub(crate) fn name(&self) -> Name {
-        Name::from_words(core::array::from_fn(|i| {
-            self.name.get(i).map_or(0, |word| word.load(Ordering::Relaxed))
-        }))
-    }
-
-    pub(crate) fn is_free(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == FREE
-    }
-
-    pub(crate) fn is_new(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == NEW
-    }
-
-    pub(crate) fn set_state(&self, state: u8) {
-        self.state.store(state, Ordering::Relaxed);
-    }
-}
-
-/// A count with one writer: a load and a store, no read-modify-write.
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.set(self.get().wrapping_add(n));
-    }
 }

@@ -5,44 +5,13 @@ use core::ptr::NonNull;
 
 use alloc::alloc::alloc;
 
-use crate::error::SpawnError;
+use crate::sched::stack_size::StackSize;
 
 /// What unused stack is painted with, and what guards its lower end.
 const PAINT: u64 = 0x5afe_57ac_5afe_57ac;
 
 /// How many words at the lower end are looked at, at each switch.
 const GUARD_WORDS: usize = 8;
-
-/// A stack's size: a power of two, so that there are few sizes and an ended thread's stack suits the next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StackSize(u8);
-
-impl StackSize {
-    const MIN_LOG: u8 = 13;
-    const MAX_LOG: u8 = 26;
-    /// The least that may be asked for. A panic and its output fit into it on a host, if barely.
-    pub(crate) const MIN_BYTES: usize = 8 << 10;
-    pub(crate) const MAX_BYTES: usize = 64 << 20;
-    pub(crate) const COUNT: usize = (Self::MAX_LOG - Self::MIN_LOG) as usize + 1;
-
-    /// The smallest size that has `bytes`.
-    pub(crate) fn for_bytes(bytes: usize) -> Result<Self, SpawnError> {
-        match bytes {
-            ..Self::MIN_BYTES => Err(SpawnError::StackTooSmall(bytes)),
-            Self::MIN_BYTES..=Self::MAX_BYTES => Ok(Self(bytes.next_power_of_two().ilog2() as u8)),
-            _ => Err(SpawnError::StackTooLarge(bytes)),
-        }
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        1 << self.0
-    }
-
-    /// 0 up to `COUNT`.
-    pub(crate) fn index(self) -> usize {
-        usize::from(self.0 - Self::MIN_LOG)
-    }
-}
 
 /// A stack, which is never freed: its thread may be suspended on it for ever, and whoever looks at how much of it was
 /// used needs no lock.
@@ -109,9 +78,9 @@ impl Stack {
     }
 
     /// How much was used at the most, as far as the paint tells. Looks at all of what was not.
-    pub(crate) fn used_bytes(&self) -> usize {
+    pub(crate) fn used_bytes(&self) -> Option<usize> {
         let words = self.words();
         let unused = (0..words).take_while(|&word| self.is_painted(word)).count();
-        (words - unused) * size_of::<u64>()
+        Some((words - unused) * size_of::<u64>())
     }
 }

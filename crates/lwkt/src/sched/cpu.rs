@@ -1,25 +1,27 @@
 //! One CPU: its run queue, its wake list, its slots, and how it goes from one thread to the next.
 
 use alloc::boxed::Box;
-use core::cell::UnsafeCell;
 use core::ptr;
 use core::time::Duration;
 
 use dfly_hal::sync::Lock;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
+use dfly_hal::sync::cell::UnsafeCell;
 use dfly_hal::{CpuId, Instant};
 
-use crate::arch::Context;
-use crate::error::{RunError, SpawnError};
-use crate::info::CpuStats;
-use crate::link::AtomicRef;
 use crate::platform::Platform;
-use crate::run_queue::RunQueue;
-use crate::scheduler::Scheduler;
+use crate::sched::arch::Context;
+use crate::sched::arch::Stack;
+use crate::sched::error::{RunError, SpawnError};
+use crate::sched::info::{CpuStats, ThreadState};
+use crate::sched::link::AtomicRef;
+use crate::sched::run_queue::RunQueue;
+use crate::sched::scheduler::Scheduler;
+use crate::sched::seen::Counter;
+use crate::sched::stack_size::StackSize;
+use crate::sched::thread::Thread;
+use crate::sched::wake::{Chain, Pushed, WakeList};
 use crate::spec::RunTime;
-use crate::stack::{Stack, StackSize};
-use crate::thread::{BLOCKED, Counter, FREE, READY, RUNNING, Thread};
-use crate::wake::{Chain, Pushed, WakeList};
 
 /// What a scheduler knows of one CPU.
 #[repr(align(128))]
@@ -246,11 +248,11 @@ impl Cpu {
         // What the platform does comes first: a panic in it leaves everything as it was.
         let now = self.now();
         if me.hook.block() {
-            me.seen.set_state(BLOCKED);
+            me.seen.set_state(ThreadState::Blocked);
             // SAFETY: the caller is on this CPU, in thread context.
             let next = unsafe { self.pick() };
             if next.is_some_and(|next| ptr::eq(next, me)) {
-                me.seen.set_state(RUNNING);
+                me.seen.set_state(ThreadState::Running);
             } else {
                 // SAFETY: `me` is the caller, and `next` is suspended: it was on the run queue, where the thread that
                 // runs is not.
@@ -267,15 +269,20 @@ impl Cpu {
     #[inline]
     pub(crate) unsafe fn yield_from(&self, me: &'static Thread) {
         let now = self.now();
-        // SAFETY: the caller is on this CPU, in thread context.
-        let local = unsafe { &mut *self.local.get() };
-        self.collect(local);
         let mine = me.seen.priority();
-        if !self.scheduler.is_stopped() && local.run_queue.best().is_none_or(|best| best < mine) {
+        let join_the_others = |local: &mut Local| {
+            self.collect(local);
+            let turn = self.scheduler.is_stopped() || local.run_queue.best().is_some_and(|best| best >= mine);
+            if turn {
+                me.seen.set_state(ThreadState::Ready);
+                local.run_queue.push(me, mine);
+            }
+            turn
+        };
+        // SAFETY: the caller is on this CPU, in thread context.
+        if !unsafe { self.local(join_the_others) } {
             return;
         }
-        me.seen.set_state(READY);
-        local.run_queue.push(me, mine);
         // SAFETY: as above.
         let next = unsafe { self.pick() };
         // SAFETY: `me` is the caller, and `next` was on the run queue before it.
@@ -289,7 +296,7 @@ impl Cpu {
     pub(crate) unsafe fn exit(&self, me: &'static Thread) {
         let now = self.now();
         // SAFETY: the caller is on this CPU, in thread context.
-        unsafe { &mut *self.local.get() }.ended = Some(me);
+        unsafe { self.local(|local| local.ended = Some(me)) };
         // SAFETY: as above.
         let next = unsafe { self.pick() };
         // SAFETY: as above.
@@ -306,9 +313,9 @@ impl Cpu {
     #[inline]
     pub(crate) unsafe fn arrived(&self) {
         // SAFETY: as promised by the caller.
-        let ended = unsafe { &mut *self.local.get() }.ended.take();
+        let ended = unsafe { self.local(|local| local.ended.take()) };
         if let Some(slot) = ended {
-            slot.seen.set_state(FREE);
+            slot.seen.set_free();
             self.counts.exited.add(1);
             self.free_slot(slot);
         }
@@ -346,8 +353,7 @@ impl Cpu {
         now: Option<Instant>,
     ) -> &Context {
         // SAFETY: as promised by the caller.
-        let local = unsafe { &mut *self.local.get() };
-        let since = core::mem::replace(&mut local.since, now);
+        let since = unsafe { self.local(|local| core::mem::replace(&mut local.since, now)) };
         if let (Some(from), Some(since), Some(now)) = (from, since, now) {
             from.seen.run_ns.add(now.saturating_since(since).as_nanos() as u64);
         }
@@ -355,7 +361,7 @@ impl Cpu {
         self.current.store(to, Ordering::Relaxed);
         let Some(to) = to else { return &self.idle };
         to.seen.switches.add(1);
-        to.seen.set_state(RUNNING);
+        to.seen.set_state(ThreadState::Running);
         &to.context
     }
 
@@ -369,9 +375,12 @@ impl Cpu {
             return None;
         }
         // SAFETY: as promised by the caller.
-        let local = unsafe { &mut *self.local.get() };
-        self.collect(local);
-        local.run_queue.pop()
+        unsafe {
+            self.local(|local| {
+                self.collect(local);
+                local.run_queue.pop()
+            })
+        }
     }
 
     /// Puts woken and new threads on the run queue.
@@ -388,14 +397,14 @@ impl Cpu {
             if core::mem::take(&mut announced) && from_elsewhere {
                 self.counts.ipis.add(1);
             }
-            if thread.seen.is_new() {
+            if thread.seen.state() == Some(ThreadState::New) {
                 self.counts.spawned.add(1);
             } else {
                 thread.seen.wakes.add(1);
                 let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
                 count.add(1);
             }
-            thread.seen.set_state(READY);
+            thread.seen.set_state(ThreadState::Ready);
             local.run_queue.push(thread, thread.seen.priority());
         }
     }
@@ -410,7 +419,7 @@ impl Cpu {
             return;
         }
         // SAFETY: as promised by the caller.
-        unsafe { &mut *self.local.get() }.announced = true;
+        unsafe { self.local(|local| local.announced = true) };
         self.counts.halts.add(1);
         self.platform().halt(&|| self.wakes.is_awake() || self.scheduler.is_stopped());
         self.counts.idle_ns.add(self.platform().now().saturating_since(begin).as_nanos() as u64);
@@ -422,13 +431,21 @@ impl Cpu {
     /// The caller has the CPU's role, and no thread will be switched to any more.
     unsafe fn abandon(&self) {
         // SAFETY: as promised by the caller.
-        let local = unsafe { &mut *self.local.get() };
-        self.enqueue(local, self.wakes.close(), false);
+        unsafe { self.local(|local| self.enqueue(local, self.wakes.close(), false)) };
         // What is new now is in the hands of a spawner, who will be refused.
-        for slot in self.slots().filter(|slot| !slot.seen.is_free() && !slot.seen.is_new()) {
+        for slot in self.slots().filter(|slot| !matches!(slot.seen.state(), None | Some(ThreadState::New))) {
+            slot.context.cancel();
             // SAFETY: the thread is of this CPU and does not run.
             drop(unsafe { slot.take_exit() });
         }
+    }
+
+    /// # Safety
+    /// The caller is on this CPU, in thread or idle context, or has its role; `f` neither switches nor comes here again.
+    #[inline]
+    unsafe fn local<R>(&self, f: impl FnOnce(&mut Local) -> R) -> R {
+        // SAFETY: as promised by the caller, so nobody else has a reference.
+        self.local.with_mut(|local| f(unsafe { &mut *local }))
     }
 
     #[inline]

@@ -6,39 +6,50 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::task::Waker;
 use std::io;
+use std::sync::{PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
-use dfly_hal::host::{AttachError, HostClock, HostCpu, HostCpus};
+use dfly_hal::host::{AttachError, HostClock, HostCpu, HostCpus, now};
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
 
-use crate::error::ConfigError;
 use crate::platform::Platform;
-use crate::scheduler::Scheduler;
+use crate::sched::arch;
+use crate::sched::error::ConfigError;
+use crate::sched::scheduler::Scheduler;
 use crate::spec::Config;
 
 /// CPUs that are host threads, with the host's clock. A CPU halts by parking its thread.
 #[derive(Debug)]
 pub struct HostPlatform {
     cpus: HostCpus,
-    clock: HostClock,
+    /// None once the timers have ended.
+    clock: RwLock<Option<HostClock>>,
 }
 
 impl HostPlatform {
     /// A machine of `cpus` CPUs, at least one; no thread is any of them yet.
     pub fn new(cpus: u32) -> Self {
-        Self { cpus: HostCpus::new(cpus), clock: HostClock::new() }
+        Self { cpus: HostCpus::new(cpus), clock: RwLock::new(Some(HostClock::new())) }
     }
 
     /// Makes the calling thread the CPU `id`, until what is returned is dropped.
     pub fn attach(&self, id: CpuId) -> Result<HostCpu, AttachError> {
         self.cpus.attach(id)
     }
+
+    /// Ends the thread that the timers have, for a scheduler keeps its platform for ever. Timers that are left are
+    /// forgotten, and later ones go off at once.
+    pub fn end_timers(&self) {
+        // Nothing panics under the lock but wakers.
+        let clock = self.clock.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(clock);
+    }
 }
 
-// SAFETY: all of it is said by `HostCpus`.
+// SAFETY: all of it is said by `HostCpus`, or by the scheduler for a thread that a CPU waits for.
 unsafe impl Cpus for HostPlatform {
     fn this(&self) -> CpuId {
-        self.cpus.this()
+        arch::stand_in(core::ptr::from_ref(self).cast()).unwrap_or_else(|| self.cpus.this())
     }
 
     fn count(&self) -> u32 {
@@ -52,11 +63,14 @@ unsafe impl Cpus for HostPlatform {
 
 impl Clock for HostPlatform {
     fn now(&self) -> Instant {
-        self.clock.now()
+        now()
     }
 
     fn wake_at(&self, at: Instant, waker: &Waker) {
-        self.clock.wake_at(at, waker);
+        match &*self.clock.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(clock) => clock.wake_at(at, waker),
+            None => waker.wake_by_ref(),
+        }
     }
 }
 
@@ -96,6 +110,8 @@ pub enum StartError {
 pub struct Machine {
     scheduler: &'static Scheduler,
     cpus: Vec<JoinHandle<()>>,
+    /// Whose timers end with the machine.
+    host: Option<Arc<HostPlatform>>,
 }
 
 impl Machine {
@@ -103,7 +119,9 @@ impl Machine {
     pub fn start(cpus: u32, config: Config) -> Result<Self, StartError> {
         let platform = Arc::new(HostPlatform::new(cpus));
         let attach = platform.clone();
-        Self::start_with(platform, config, move |id| attach.attach(id))
+        let mut machine = Self::start_with(platform.clone(), config, move |id| attach.attach(id))?;
+        machine.host = Some(platform);
+        Ok(machine)
     }
 
     /// Starts the CPUs of a platform of the caller's. Each host thread calls `attach` with the number of the CPU that it
@@ -118,7 +136,7 @@ impl Machine {
     {
         let count = platform.count();
         let scheduler = Scheduler::new(platform, config)?;
-        let mut machine = Self { scheduler, cpus: Vec::new() };
+        let mut machine = Self { scheduler, cpus: Vec::new(), host: None };
         for id in (0..count).map(CpuId) {
             let attach = attach.clone();
             let cpu = thread::Builder::new().name(format!("{id}")).spawn(move || {
@@ -145,6 +163,9 @@ impl Machine {
         for cpu in self.cpus.drain(..) {
             // A CPU panics only where its platform does, and that has been reported.
             let _ = cpu.join();
+        }
+        if let Some(host) = self.host.take() {
+            host.end_timers();
         }
     }
 }

@@ -8,9 +8,9 @@ use core::task::Context;
 
 use dfly_hal::{CpuId, Instant, TimedOut, Wait};
 
-use crate::info::ThreadId;
-use crate::scheduler::Scheduler;
-use crate::thread::{Thread, WAKER};
+use crate::sched::info::ThreadId;
+use crate::sched::scheduler::Scheduler;
+use crate::sched::thread::{Thread, WAKER};
 
 /// The running thread, in its own hands: what it may wait with.
 ///

@@ -27,9 +27,10 @@ impl fmt::Display for ThreadId {
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum ThreadState {
     /// It was spawned, and its CPU has not looked yet.
-    New,
+    New = 1,
     /// It waits for its turn.
     Ready,
     /// It runs.

@@ -8,16 +8,17 @@ use dfly_hal::CpuId;
 use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dfly_msgport::Own;
 
-use crate::cpu::Cpu;
-use crate::cx::Cx;
-use crate::error::{ConfigError, RunError, SpawnError};
-use crate::handle::{Exit, Handle};
-use crate::info::{CpuStats, ThreadId, ThreadInfo};
-use crate::link::AtomicRef;
 use crate::platform::Platform;
+use crate::sched::arch;
+use crate::sched::cpu::Cpu;
+use crate::sched::cx::Cx;
+use crate::sched::error::{ConfigError, RunError, SpawnError};
+use crate::sched::handle::{Exit, Handle};
+use crate::sched::info::{CpuStats, ThreadId, ThreadInfo};
+use crate::sched::link::AtomicRef;
+use crate::sched::stack_size::StackSize;
+use crate::sched::thread::Thread;
 use crate::spec::{Config, Spec};
-use crate::stack::StackSize;
-use crate::thread::Thread;
 
 /// Threads on the CPUs of one machine.
 ///
@@ -102,7 +103,10 @@ impl Scheduler {
         let id = ThreadId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
         let (exit, ended) = Own::new(Exit::default()).waitable();
         // SAFETY: an empty slot, ours.
-        unsafe { slot.fill(id, &spec, Box::new(f), exit) };
+        if !unsafe { slot.fill(id, &spec, Box::new(f), exit) } {
+            cpu.free_slot(slot);
+            return Err(SpawnError::NoMemory(size.bytes()));
+        }
         if cpu.deliver(slot) {
             // SAFETY: it was refused, so it is still ours.
             unsafe { slot.empty() };
@@ -141,7 +145,13 @@ impl Scheduler {
     /// The CPU that the caller is on.
     #[inline]
     pub(crate) fn this(&self) -> CpuId {
-        self.platform.this()
+        arch::stand_in(self.platform_address()).unwrap_or_else(|| self.platform.this())
+    }
+
+    /// What tells the platform from others.
+    #[inline]
+    pub(crate) fn platform_address(&self) -> *const () {
+        Arc::as_ptr(&self.platform).cast()
     }
 
     fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {

@@ -7,7 +7,9 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::ptr;
 
-use crate::stack::Stack;
+use dfly_hal::CpuId;
+
+use super::stack::Stack;
 
 /// A suspended thread.
 pub(crate) struct Context {
@@ -62,13 +64,14 @@ impl Context {
     /// Makes the context a thread that begins with `main(argument)` on `stack`.
     ///
     /// # Safety
-    /// The caller owns the context and the stack, no thread is on it, and `main` does not return.
+    /// The caller owns the context and the stack, and no thread is on it. Before `main` would return it
+    /// [leaves](Self::leave). Returns whether there is such a thread now: here always.
     pub(crate) unsafe fn prepare(
         &self,
         stack: &Stack,
-        main: extern "sysv64" fn(*const ()),
+        main: extern "C" fn(*const ()),
         argument: *const (),
-    ) {
+    ) -> bool {
         let mut frame = [0_u64; FRAME];
         let [fp @ .., _, _, r13, r12, _, _, back, _, _] = &mut frame;
         fp.fill(FP_CONTROL);
@@ -82,7 +85,11 @@ impl Context {
         unsafe { sp.cast::<[u64; FRAME]>().write(frame) };
         // SAFETY: the caller owns the context.
         unsafe { *self.sp.get() = sp };
+        true
     }
+
+    /// Undoes `prepare` if the thread has not begun: nothing to undo here.
+    pub(crate) fn cancel(&self) {}
 
     /// Suspends the caller into `self` and goes on with `to`. Returns when somebody switches to `self`.
     ///
@@ -105,6 +112,15 @@ impl Context {
         // SAFETY: as promised by the caller.
         unsafe { self.switch(to) };
     }
+}
+
+/// What a thread does first: nothing to do here, where its CPU is the one that switched to it.
+pub(crate) fn enter(_cpu: CpuId, _platform: *const ()) {}
+
+/// The CPU of `platform` that the caller stands in for: never one here, where a CPU's threads run on it.
+#[inline]
+pub(crate) fn stand_in(_platform: *const ()) -> Option<CpuId> {
+    None
 }
 
 /// Pushes what the ABI says that a call preserves, writes the stack pointer to `*from`, and returns into `to`.

@@ -2,7 +2,7 @@
 
 use dfly_hal::CpuId;
 
-use crate::stack::StackSize;
+use crate::sched::stack_size::StackSize;
 
 /// A scheduler cannot be made of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 
 use dfly_hal::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use crate::link::{AtomicHead, AtomicRef, Head};
+use crate::sched::link::{AtomicHead, AtomicRef, Head};
 
 /// The thread runs, or waits for its turn without having to be woken.
 const RUNNING: u8 = 0;

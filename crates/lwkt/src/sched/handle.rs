@@ -8,8 +8,8 @@ use core::task::{Context, Poll};
 use dfly_hal::{Wait, block_on};
 use dfly_msgport::{Body, Pending};
 
-use crate::error::JoinError;
-use crate::info::ThreadId;
+use crate::sched::error::JoinError;
+use crate::sched::info::ThreadId;
 
 /// The message that a thread sends when it ends.
 #[derive(Default)]
