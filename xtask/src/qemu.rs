@@ -8,6 +8,7 @@ use std::{
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -157,22 +158,29 @@ fn boot(mut command: Command, options: &Options) -> Result<(End, Vec<u8>)> {
         (None, false) => Stdio::inherit(),
     });
     let mut qemu = command.stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
-    if let Some(mut input) = qemu.stdin.take() {
+    let (awake, wakes) = mpsc::channel();
+    if let Some(input) = qemu.stdin.take() {
         // Not joined: it may wait for a writer that has nothing to say.
-        thread::spawn(move || {
-            const END_OF_INPUT: u8 = 4;
-            // Who does not read any more has ended.
-            let _ =
-                io::copy(&mut io::stdin().lock(), &mut input).and_then(|_| input.write_all(&[END_OF_INPUT]));
-            // Open until the machine ends: a serial line knows no end.
-            thread::park();
-        });
+        thread::spawn(move || feed(input, &wakes));
     }
     let output = qemu.stdout.take().context("no pipe")?;
-    let output = thread::spawn(move || copy_and_keep(output));
+    let output = thread::spawn(move || copy_and_keep(output, &awake));
     let end = wait(&mut qemu, options.timeout.map(Duration::from_secs));
     let Ok(output) = output.join() else { bail!("the reader of the serial line panicked") };
     Ok((end?, output?))
+}
+
+/// Copies stdin to the serial line, from when the machine has said something: before, it would lose bytes.
+fn feed(mut line: impl Write, wakes: &Receiver<()>) {
+    /// Ends a line that has no end, and then the input.
+    const ENDS: [u8; 2] = [4, 4];
+    if wakes.recv().is_ok() {
+        // Who does not read any more has ended.
+        let _ = io::copy(&mut io::stdin().lock(), &mut line).and_then(|_| line.write_all(&ENDS));
+        let _ = line.flush();
+    }
+    // Open until the machine ends: a serial line knows no end.
+    thread::park();
 }
 
 fn wait(qemu: &mut Child, limit: Option<Duration>) -> Result<End> {
@@ -191,11 +199,13 @@ fn wait(qemu: &mut Child, limit: Option<Duration>) -> Result<End> {
 }
 
 /// Copies to stdout as it comes, with the line ends of a file instead of a terminal's; returns the last of it.
-fn copy_and_keep(mut from: impl Read) -> Result<Vec<u8>> {
+fn copy_and_keep(mut from: impl Read, begun: &Sender<()>) -> Result<Vec<u8>> {
     const KEPT: usize = 64 << 10;
     let (mut ends, mut last, mut buffer) = (LineEnds::default(), Vec::new(), [0; 4096]);
     loop {
         let read = from.read(&mut buffer)?;
+        // Nobody may be waiting for it.
+        let _ = begun.send(());
         let mut new = ends.translate(&buffer[..read]);
         if read == 0 {
             new.extend(ends.rest());

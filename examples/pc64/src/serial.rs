@@ -51,7 +51,7 @@ pub fn init() {
     DATA.write8(1);
     INTERRUPTS.write8(0);
     LINE.write8(0x03);
-    FIFO.write8(0xc7);
+    FIFO.write8(0x07);
     // DTR, RTS, and OUT2, which lets the interrupt through.
     MODEM.write8(0x0b);
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | backspace, ^U, ^W | takes back a character, the line, a word |
 //! | up, down | earlier lines and back |
-//! | ^D on an empty line | ends the input |
+//! | ^D | ends the line; on an empty line, the input |
 //! | ^C | gives the line up |
 
 use alloc::collections::VecDeque;
@@ -134,9 +134,9 @@ impl Editor {
                 echo.extend_from_slice(b"^C\n");
                 return Done::Line;
             }
-            (Escape::No, CTRL_D) if self.line.is_empty() => {
+            (Escape::No, CTRL_D) => {
                 echo.push(b'\n');
-                return Done::Ended;
+                return if self.line.is_empty() { Done::Ended } else { Done::Line };
             }
             (Escape::No, BACKSPACE | DELETE) => self.take_back(echo),
             (Escape::No, CTRL_U) => self.take_back_all(echo),
