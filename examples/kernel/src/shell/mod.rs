@@ -74,12 +74,13 @@ fn interactive(ctx: &mut Context<'_>) -> Verdict {
 /// Runs lines until one fails.
 fn run_script(ctx: &mut Context<'_>, script: &[u8]) -> Verdict {
     for (line, number) in script.split(|&b| b == b'\n').zip(1u64..) {
-        if !run_line(ctx, line) {
-            say!(ctx, "sh: line {number}: failed: {}", printable(line.trim_ascii()));
-            return Verdict::Failure;
-        }
+        let succeeded = run_line(ctx, line);
         if let Some(verdict) = ctx.ending {
             return verdict;
+        }
+        if !succeeded {
+            say!(ctx, "sh: line {number}: failed: {}", printable(line.trim_ascii()));
+            return Verdict::Failure;
         }
     }
     Verdict::Success

@@ -213,7 +213,7 @@ fn a_person_is_not_held_to_what_fails() {
 #[test]
 fn who_leaves_ends_what_comes_after() {
     assert_eq!(shown("echo a; exit; echo b\necho c"), "a\n");
-    for line in ["shutdown -h now", "halt", "halt -p", "exit 0"] {
+    for line in ["shutdown", "shutdown -p", "shutdown -h now", "! exit", "halt", "halt -p", "exit 0"] {
         assert_eq!(shown(&format!("{line}\nls /none")), "");
     }
     assert_eq!(Machine::new().script("exit 1").0, Verdict::Failure);
@@ -365,10 +365,21 @@ fn a_disk_is_mounted_read_and_unmounted() {
 
 #[test]
 fn the_past_is_another_path() {
-    let machine = Machine::new();
-    let (_, names) = machine.script("mount -r nvme0:nvme1 /mnt; ls -d /mnt/@@0x000000010000000*");
-    // History is not in the directory, so the star finds nothing and stays.
-    assert!(names.contains("0x000000010000000*: No such file"), "{names}");
+    let text = shown("mount -r nvme0:nvme1 /mnt; cd /mnt/docs; hammer history notes; hammer snapls");
+    let tids: Vec<&str> =
+        text.lines().filter(|l| l.ends_with(':') || l.starts_with("0x")).map(|l| &l[..18]).collect();
+    let [first, second, third, snapshot] = tids[..] else { panic!("{text}") };
+    assert!(text.ends_with("PFS 00002  home, mirrored\n") && text.contains("  monday\n"), "{text}");
+    assert!(first < second && second < third);
+    let past = format!(
+        "mount -r nvme0:nvme1 /mnt; cat /mnt/docs/notes@@{first} /mnt/@@{second}/docs/notes /mnt/@@{snapshot}/docs/draft"
+    );
+    assert_eq!(shown(&past), "Monday: began.\nMonday: began.\nTuesday: went on.\nNobody will miss this.\n");
+    assert_eq!(
+        complaint("hammer history /d"),
+        "hammer: /d: Operation not supported: not on a HAMMER file system\n"
+    );
+    assert_eq!(complaint("hammer"), "usage: hammer history path ...\n       hammer snapls [directory]\n");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::context::Command;
 
 mod builtin;
 mod file;
+mod hammer;
 mod ls;
 mod mount;
 mod stat;
@@ -21,6 +22,7 @@ pub(crate) static TABLE: &[Command] = &[
     builtin::ECHO,
     builtin::EXIT,
     system::HALT,
+    hammer::HAMMER,
     builtin::HELP,
     ls::LS,
     file::MKDIR,

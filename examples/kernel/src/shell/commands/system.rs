@@ -76,17 +76,17 @@ fn uptime(ctx: &mut Context<'_>, args: &[Vec<u8>]) -> Outcome {
 }
 
 pub(super) const SHUTDOWN: Command =
-    Command { name: "shutdown", usage: &["-h now", "-p now"], about: "shut the machine down", run: shutdown };
+    Command { name: "shutdown", usage: &["[-h | -p] [now]"], about: "shut the machine down", run: shutdown };
 
 fn shutdown(ctx: &mut Context<'_>, args: &[Vec<u8>]) -> Outcome {
     let args = Args::parse("hp", args)?;
     match args.operands {
-        [now] if now == b"now" && (args.has('h') || args.has('p')) => {
-            ctx.ending = Some(Verdict::Success);
-            Ok(())
-        }
-        _ => Err(Failure::Usage),
+        [] => {}
+        [now] if now == b"now" => {}
+        _ => return Err(Failure::Usage),
     }
+    ctx.ending = Some(Verdict::Success);
+    Ok(())
 }
 
 pub(super) const HALT: Command =
