@@ -15,7 +15,8 @@ mod facade;
 mod lock;
 mod preempt;
 mod wait_lock;
-mod wait_queue;
+#[doc(hidden)]
+pub mod wait_queue;
 
 #[cfg(all(feature = "count", not(loom)))]
 pub mod count;

@@ -12,15 +12,14 @@
 
 use core::fmt;
 use core::future::Future;
-use core::marker::{PhantomData, PhantomPinned};
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 
 use super::atomic::{AtomicU8, Ordering};
 use super::cell::UnsafeCell;
-use super::lock::Lock;
-use super::wait_queue::{Node, Place, Queue};
+use super::wait_queue::{Place, WaitQueue, Waiter};
 use crate::{Instant, TimedOut, Wait, block_on};
 
 /// Nobody holds the lock, nobody waits.
@@ -32,7 +31,7 @@ const QUEUED: u8 = 2;
 
 /// A lock that may be held across I/O: who finds it taken blocks, in order of arrival.
 ///
-/// - Thread context only, and not while a [`Lock`] is held. [`try_lock`](Self::try_lock) and dropping a guard never
+/// - Thread context only, and not while a [`Lock`](super::Lock) is held. [`try_lock`](Self::try_lock) and dropping a guard never
 ///   block, but spin shortly, so an interrupt handler must not call them either.
 /// - First come, first served: the lock is handed over, so nobody who waits is passed and none waits for ever.
 /// - A wait can be given up at any moment (a deadline, a dropped future): the lock goes on to the next.
@@ -49,7 +48,7 @@ const QUEUED: u8 = 2;
 /// ```
 pub struct WaitLock<T: ?Sized> {
     state: AtomicU8,
-    queue: Lock<Queue>,
+    queue: WaitQueue<()>,
     data: UnsafeCell<T>,
 }
 
@@ -60,13 +59,13 @@ impl<T> WaitLock<T> {
     /// A free lock around `data`.
     #[cfg(not(loom))]
     pub const fn new(data: T) -> Self {
-        Self { state: AtomicU8::new(FREE), queue: Lock::new(Queue::new()), data: UnsafeCell::new(data) }
+        Self { state: AtomicU8::new(FREE), queue: WaitQueue::new(), data: UnsafeCell::new(data) }
     }
 
     /// A free lock around `data`.
     #[cfg(loom)]
     pub fn new(data: T) -> Self {
-        Self { state: AtomicU8::new(FREE), queue: Lock::new(Queue::new()), data: UnsafeCell::new(data) }
+        Self { state: AtomicU8::new(FREE), queue: WaitQueue::new(), data: UnsafeCell::new(data) }
     }
 
     /// The data, with the lock taken apart.
@@ -118,7 +117,7 @@ impl<T: ?Sized> WaitLock<T> {
     /// The lock as a future, for an executor. It takes its place in the queue when it is first polled, and gives it up
     /// when it is dropped. A future that is forgotten keeps its place, and the lock will stay with it.
     pub fn acquire(&self) -> Acquire<'_, T> {
-        Acquire { lock: self, node: Node::new(), _pinned: PhantomPinned }
+        Acquire { lock: self, waiter: self.queue.waiter() }
     }
 
     /// The data, without locking: `&mut self` proves that nobody else has the lock.
@@ -221,26 +220,25 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for WaitGuard<'_, T> {
 #[must_use = "a future does nothing until it is polled"]
 pub struct Acquire<'a, T: ?Sized> {
     lock: &'a WaitLock<T>,
-    node: Node,
-    // The queue points to `node`.
-    _pinned: PhantomPinned,
+    waiter: Waiter<'a, ()>,
 }
 
-// SAFETY: the node is touched under the queue's lock only, by whichever thread, and what is in it is `Send`.
-unsafe impl<T: ?Sized + Send> Send for Acquire<'_, T> {}
-// SAFETY: nothing can be done through `&Acquire`.
-unsafe impl<T: ?Sized + Send> Sync for Acquire<'_, T> {}
+impl<'a, T: ?Sized> Acquire<'a, T> {
+    fn waiter(self: Pin<&Self>) -> Pin<&Waiter<'a, ()>> {
+        // SAFETY: the waiter is pinned with its future: nothing moves it out.
+        unsafe { self.map_unchecked(|this| &this.waiter) }
+    }
+}
 
 impl<'a, T: ?Sized> Future for Acquire<'a, T> {
     type Output = WaitGuard<'a, T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.as_ref().get_ref();
-        let lock = this.lock;
+        let (lock, waiter) = (self.lock, self.as_ref().waiter());
         // Cloned before the queue is locked, and the old one dropped after: a waker is somebody else's code.
         let waker = cx.waker().clone();
         let mut queue = lock.queue.lock();
-        match queue.place(&this.node) {
+        match queue.place(waiter) {
             Place::Outside => {
                 // Acquire: as in `try_lock`.
                 if lock.state.swap(QUEUED, Ordering::Acquire) == FREE {
@@ -249,20 +247,20 @@ impl<'a, T: ?Sized> Future for Acquire<'a, T> {
                     drop(queue);
                     return Poll::Ready(WaitGuard::new(lock));
                 }
-                // SAFETY: the node is pinned, and `drop` takes it out before its memory goes.
-                unsafe { queue.push(&this.node, waker) };
-                Poll::Pending
-            }
-            Place::Inside => {
-                let old = queue.replace_waker(&this.node, waker);
-                drop(queue);
-                drop(old);
+                queue.push_back(waiter, (), waker);
                 Poll::Pending
             }
             Place::Chosen => {
-                queue.leave(&this.node);
+                queue.leave(waiter);
                 drop(queue);
                 Poll::Ready(WaitGuard::new(lock))
+            }
+            // Nobody refuses.
+            Place::Inside | Place::Refused => {
+                let old = queue.replace_waker(waiter, waker);
+                drop(queue);
+                drop(old);
+                Poll::Pending
             }
         }
     }
@@ -270,9 +268,14 @@ impl<'a, T: ?Sized> Future for Acquire<'a, T> {
 
 impl<T: ?Sized> Drop for Acquire<'_, T> {
     fn drop(&mut self) {
+        if !self.waiter.has_entered() {
+            return;
+        }
+        // SAFETY: it was pinned when it entered, and is not moved any more.
+        let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
         let mut queue = self.lock.queue.lock();
-        let was = queue.place(&self.node);
-        let waker = queue.leave(&self.node);
+        let was = queue.place(waiter);
+        let waker = queue.leave(waiter);
         drop(queue);
         drop(waker);
         if was == Place::Chosen {
