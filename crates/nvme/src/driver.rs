@@ -88,6 +88,8 @@ pub(crate) struct Core<H: NvmeHal + Clone, W: Window> {
     phase: Lock<Phase>,
     /// What the phase is not; a hint, the queues know for sure.
     live: AtomicBool,
+    /// Whether namespaces take requests. Those that they took before and have split may still hand on pieces.
+    accepts: AtomicBool,
     /// Nanoseconds; nothing needs to be looked at before.
     alarm: AtomicU64,
     interrupts: Interrupts,
@@ -115,6 +117,7 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
             queues: queues.into_iter().map(Lock::new).collect(),
             phase: Lock::new(Phase::Live),
             live: AtomicBool::new(true),
+            accepts: AtomicBool::new(true),
             alarm: AtomicU64::new(u64::MAX),
             interrupts,
             interrupted: AtomicBool::new(false),
@@ -127,6 +130,10 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
 
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::Relaxed)
     }
 
     fn hal(&self) -> &H {
@@ -246,6 +253,19 @@ impl<H: NvmeHal + Clone, W: Window> Core<H, W> {
         CC.update(self.window(), |cc| cc.with_en(false));
         drop(phase);
         self.alarm_at(self.hal().now());
+    }
+
+    /// The orderly end of an idle controller: it writes down what it has cached.
+    fn shut_down(&self, w: &mut dyn Wait) -> Result<(), Stopped> {
+        self.queues.iter().for_each(|queue| queue.lock().close());
+        CC.update(self.window(), |cc| cc.with_shn(1));
+        let deadline = self.hal().now().saturating_add(LONGEST_SHUTDOWN);
+        let patience = Patience { clock: self.hal(), wait: w, deadline };
+        match CSTS.poll_until(self.window(), patience, |csts| csts.shst() == 2 || csts.is_gone()) {
+            Ok(csts) if csts.is_gone() => Err(Stopped::Gone),
+            Ok(_) => Ok(()),
+            Err(_) => Err(Stopped::Timeout),
+        }
     }
 
     /// Lets some time go by before the controller is looked at again.
@@ -417,31 +437,21 @@ impl<H: NvmeHal + Clone, W: Window> Nvme<H, W> {
     /// requests, ten seconds, and the controller's own time to stop. Once is enough: a second call says why it is dead.
     pub fn detach(&self, w: &mut dyn Wait) -> Result<(), Stopped> {
         let core = &self.core;
-        core.queues.iter().for_each(|queue| queue.lock().refuse());
+        core.accepts.store(false, Ordering::Relaxed);
         while core.is_live() && !core.queues.iter().all(|queue| queue.lock().is_idle()) {
             core.poll();
             core.pause(w);
         }
-        match self.state() {
-            State::Live => {}
-            State::Stopping(why) | State::Dead(why) => return Err(why),
-        }
-        core.queues.iter().for_each(|queue| queue.lock().close());
-        CC.update(core.window(), |cc| cc.with_shn(1));
-        let deadline = core.hal().now().saturating_add(LONGEST_SHUTDOWN);
-        let patience = Patience { clock: core.hal(), wait: &mut *w, deadline };
-        let shut_down =
-            match CSTS.poll_until(core.window(), patience, |csts| csts.shst() == 2 || csts.is_gone()) {
-                Ok(csts) if csts.is_gone() => Err(Stopped::Gone),
-                Ok(_) => Ok(()),
-                Err(_) => Err(Stopped::Timeout),
-            };
+        let ended = match self.state() {
+            State::Live => core.shut_down(w),
+            State::Stopping(why) | State::Dead(why) => Err(why),
+        };
         core.stop(Stopped::Detached);
         while matches!(self.state(), State::Stopping(_)) {
             core.stop_on(Belief::UntilDeadline);
             core.pause(w);
         }
-        shut_down
+        ended
     }
 }
 

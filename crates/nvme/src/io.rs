@@ -56,9 +56,7 @@ pub(crate) struct Queue<H: Dma> {
     parked_due: Instant,
     /// The namespace whose turn it is.
     turn: usize,
-    /// Nothing more is taken.
-    refuses: bool,
-    /// The controller is being stopped: nothing more is sent either.
+    /// The controller is being stopped: nothing more is taken or sent.
     closed: bool,
     pub(crate) stats: Stats,
 }
@@ -110,27 +108,20 @@ impl<H: Dma + Clone> Queue<H> {
             waiting: 0,
             parked_due: Instant::FAR_FUTURE,
             turn: 0,
-            refuses: false,
             closed: false,
             stats: Stats::default(),
         })
     }
 
-    /// Nothing more is taken; what is here is still sent.
-    pub(crate) fn refuse(&mut self) {
-        self.refuses = true;
-    }
-
     /// Nothing more is taken or sent.
     pub(crate) fn close(&mut self) {
-        self.refuses = true;
         self.closed = true;
     }
 
     /// Takes jobs for namespace `index`. If the queue takes no more they come back.
     pub(crate) fn park(&mut self, index: usize, batch: JobList) -> JobList {
         match self.parked.get_mut(index) {
-            Some(parked) if !self.refuses => {
+            Some(parked) if !self.closed => {
                 self.waiting += batch.len();
                 for job in batch {
                     self.parked_due = self.parked_due.min(job.deadline());

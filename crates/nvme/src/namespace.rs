@@ -56,6 +56,9 @@ impl<H: NvmeHal + Clone, W: Window> BlockDevice for Namespace<H, W> {
     }
 
     fn submit(&self, batch: JobList) {
+        if !self.whole.lower().core.accepts() {
+            return batch.finish_all(Err(Failure::Gone));
+        }
         let (mut whole, mut pieces) = (JobList::new(), JobList::new());
         for job in batch {
             if self.is_whole(&job) { whole.push(job) } else { pieces.push(job) }

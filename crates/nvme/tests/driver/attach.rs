@@ -153,3 +153,43 @@ fn requests_that_are_split_and_wait_are_answered_when_the_driver_goes() {
     drop(device);
     bench.is_clean();
 }
+
+#[test]
+fn detach_lets_requests_that_were_taken_end_and_takes_no_others() {
+    let bench = Bench::small();
+    // Room for one piece of a page at a time.
+    let nvme = bench.attach(Config { queue_depth: 2, max_transfer_bytes: 4096, ..Config::default() });
+    let device = nvme.namespace(1).unwrap();
+    let pending: Vec<_> = (0..3).map(|i| read(i * 65536, 65536).start(&device)).collect();
+    let mut late = None;
+    let mut idle = || {
+        late.get_or_insert_with(|| read(0, 512).start(&device));
+        bench.hal.advance_to_next();
+    };
+    nvme.detach(&mut SpinWait::new(&mut idle)).unwrap();
+    for (i, pending) in pending.into_iter().enumerate() {
+        let bio = pending.try_take().unwrap();
+        assert_eq!((bio.status(), bytes(&bio)), (Ok(()), pattern(i as u64 * 65536, 65536)));
+    }
+    assert_eq!(late.unwrap().try_take().unwrap().status(), Err(Failure::Gone));
+    drop((nvme, device));
+    bench.is_clean();
+}
+
+#[test]
+fn detach_waits_for_a_controller_that_is_being_stopped() {
+    let bench = Bench::small();
+    let nvme = bench.attach(Config::default());
+    let device = nvme.namespace(1).unwrap();
+    bench.model.inject(Fault::Stuck);
+    let pending = read(0, 512).start(&device);
+    bench.hal.advance(std::time::Duration::from_secs(30));
+    nvme.poll();
+    assert_eq!(nvme.state(), State::Stopping(Stopped::Timeout));
+    let mut idle = || {
+        bench.hal.advance_to_next();
+    };
+    assert_eq!(nvme.detach(&mut SpinWait::new(&mut idle)), Err(Stopped::Timeout));
+    assert_eq!(nvme.state(), State::Dead(Stopped::Timeout));
+    assert_eq!(pending.try_take().unwrap().status(), Err(Failure::Lost));
+}
