@@ -42,8 +42,8 @@
 //! |---|---|---|---|---|
 //! | [`FileSystem`] operations | their file system's | yes, through [`Call::wait`] | no | their file system's |
 //! | [`FileSystem::root`], [`FileSystem::close`] | their file system's | no | no | their file system's |
-//! | [`walk()`], [`walk_parent`], [`At`] | no | yes, in the file system | no | 1 KiB, 2 KiB in a link |
-//! | [`MountTable`] | yes, to mount and to list | yes, in the file systems | no | 1.5 KiB, 2.5 KiB in a link |
+//! | [`walk()`], [`walk_parent`], [`At`] | no | yes, in the file system | no | 2.5 KiB, 3.5 KiB in a link |
+//! | [`MountTable`] | yes, to mount and to list | yes, in the file systems | no | 3.5 KiB |
 //! | [`Name`], [`Attr`], [`SetAttr`], [`Cred`], [`Errno`], [`Error`] | no | no | yes | small |
 //! | [`varsym::expand`] | no | no | yes | 256 bytes |
 //! | [`text`] | no | no | yes | small |

@@ -13,7 +13,7 @@ use dfly_hal::Wait;
 use dfly_hal::sync::Lock;
 
 use crate::path_text::PathText;
-use crate::walk::{Found, Space, readlink, walk_in, walk_parent_in};
+use crate::walk::{Found, Space, readlink, readlink_into, walk_in, walk_parent_in};
 use crate::{
     Access, At, Attr, Call, Errno, Error, File, FileSystem, FileSystemExt, Kind, Name, NodeId, Parent,
     Result, Walk,
@@ -244,8 +244,8 @@ impl Space for MountTable {
         self.cross(c, &dir.mounted, attr)
     }
 
-    fn target(&self, c: &mut Call<'_>, link: &Place) -> Result<PathText> {
-        readlink(&*link.mounted, c, link.node)
+    fn target(&self, c: &mut Call<'_>, link: &Place, target: &mut PathText) -> Result<()> {
+        readlink_into(&*link.mounted, c, link.node, target)
     }
 }
 

@@ -84,6 +84,16 @@ fn dots_lead_up_through_mounts() {
 }
 
 #[test]
+fn dots_lead_to_what_was_mounted_meanwhile() {
+    let table = MountTable::new(Arc::new(tree("a/\n a/b/")), b"root");
+    let b = find(&table, "/a/b").unwrap();
+    mount(&table, "/a", tree("new")).unwrap();
+    assert_eq!(walk_from(&table, &b, "../new"), find(&table, "/a/new"));
+    assert_eq!(walk_from(&table, &b, "../.."), Ok(table.root()));
+    assert_eq!(walk_from(&table, &b, "../b"), Err(Errno::ENOENT));
+}
+
+#[test]
 fn links_lead_through_mounts_and_absolute_ones_begin_at_the_tables_root() {
     let table = three();
     for path in ["/mnt/abs", "/mnt/up", "/mnt/sub/far_up"] {
