@@ -5,6 +5,7 @@
 //! as a program and compares. The exit status says how the machine ended: see [`End`].
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -15,6 +16,7 @@ use std::{
 
 use addr2line::{Loader, demangle_auto};
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::NamedTempFile;
 
 use crate::{project::Project, run::Run, toolchain};
 
@@ -27,7 +29,7 @@ pub(crate) struct Options {
     /// Disk images that keep what is written, behind the controllers that follow
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     scratch: Vec<PathBuf>,
-    /// Runs these commands instead of a shell
+    /// Runs the commands of this file (-: of stdin) instead of a shell
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// How many CPUs
@@ -85,7 +87,8 @@ impl End {
 pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
     toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
     let kernel = build(project)?;
-    let command = command(&kernel, options)?;
+    let script = options.script.as_deref().map(module).transpose()?;
+    let command = command(&kernel, script.as_ref().map(NamedTempFile::path), options)?;
     let (end, output) = boot(command, options)?;
     match end {
         End::Panicked | End::Exception => symbolize(project, &kernel, &output, &mut io::stderr().lock())?,
@@ -118,10 +121,27 @@ fn build(project: &Project) -> Result<PathBuf> {
     Ok(target(project).join(TARGET).join("release/pc64"))
 }
 
-fn command(kernel: &Path, options: &Options) -> Result<Command> {
+/// The script in `file` (`-`: from stdin) as a module, which is never empty.
+fn module(file: &Path) -> Result<NamedTempFile> {
+    let mut text = Vec::new();
+    match file == Path::new("-") {
+        true => io::stdin().lock().read_to_end(&mut text).context("stdin")?,
+        false => File::open(file)
+            .and_then(|mut file| file.read_to_end(&mut text))
+            .with_context(|| file.display().to_string())?,
+    };
+    text.push(b'\n');
+    let mut module = NamedTempFile::new()?;
+    module.write_all(&text)?;
+    Ok(module)
+}
+
+fn command(kernel: &Path, script: Option<&Path>, options: &Options) -> Result<Command> {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-M", "q35", "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
-    qemu.args(["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    // At a terminal with QEMU's own keys, so that ^C is the machine's, and a machine that hangs can be ended.
+    qemu.args(["-serial", if Input::of(options) == Input::Terminal { "mon:stdio" } else { "stdio" }]);
     // QEMU gives the unprivileged features that its emulation has; on KVM, those of the host.
     match options.kvm {
         true => qemu.args(["-accel", "kvm", "-cpu", "host"]),
@@ -131,8 +151,7 @@ fn command(kernel: &Path, options: &Options) -> Result<Command> {
     qemu.args(["-smp", &format!("{},maxcpus={}", options.cpus, options.cpus.max(2))]);
     qemu.args(["-m", &options.memory.to_string()]);
     qemu.arg("-kernel").arg(kernel).args(["-append", &options.append]);
-    if let Some(script) = &options.script {
-        ensure!(script.is_file(), "no script {}", script.display());
+    if let Some(script) = script {
         qemu.arg("-initrd").arg(script);
     }
     let kept = options.nvme.iter().map(|image| (image, "snapshot=on"));
@@ -148,14 +167,36 @@ fn command(kernel: &Path, options: &Options) -> Result<Command> {
     Ok(qemu)
 }
 
+/// Where the machine's input comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// From nowhere: it runs a script.
+    None,
+    /// From our stdin, which is no terminal.
+    Pipe,
+    /// From the terminal, which QEMU puts into its raw mode, and back.
+    Terminal,
+}
+
+impl Input {
+    fn of(options: &Options) -> Self {
+        match options.script {
+            Some(_) => Self::None,
+            None if io::stdin().is_terminal() => Self::Terminal,
+            None => Self::Pipe,
+        }
+    }
+}
+
 /// Runs QEMU; how it ended, and what the machine wrote last.
 fn boot(mut command: Command, options: &Options) -> Result<(End, Vec<u8>)> {
-    let piped_input = options.script.is_none() && !io::stdin().is_terminal();
-    command.stdin(match (&options.script, piped_input) {
-        (Some(_), _) => Stdio::null(),
-        (None, true) => Stdio::piped(),
-        // QEMU puts the terminal into its raw mode, and back.
-        (None, false) => Stdio::inherit(),
+    command.stdin(match Input::of(options) {
+        Input::None => Stdio::null(),
+        Input::Pipe => Stdio::piped(),
+        Input::Terminal => {
+            eprintln!("ctrl-d or `shutdown` ends the machine, ctrl-a x ends QEMU");
+            Stdio::inherit()
+        }
     });
     let mut qemu = command.stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
     let (awake, wakes) = mpsc::channel();
