@@ -38,7 +38,7 @@ impl Drive {
 
     /// A volume in memory, for reading only.
     pub fn volume(volume: Volume) -> Self {
-        Self::new(Disk::new(BLOCK_BYTES, InMemory(volume)))
+        Self::new(Disk::new(BLOCK_BYTES, ReadOnly(volume)))
     }
 
     /// Any disk.
@@ -85,9 +85,10 @@ impl BackSide {
     }
 }
 
-struct InMemory(Volume);
+/// A volume in memory as a medium that cannot be written.
+pub struct ReadOnly(pub Volume);
 
-impl Medium for InMemory {
+impl Medium for ReadOnly {
     fn size_bytes(&self) -> u64 {
         self.0.size()
     }

@@ -37,7 +37,7 @@ mod panics;
 mod terminal;
 pub mod tour;
 
-pub use drive::{BackSide, Drive};
+pub use drive::{BackSide, Drive, ReadOnly};
 pub use editor::{console, restore_terminal};
 pub use machine::{Running, StartError, Vkernel};
 pub use panics::{EXIT_CODE, exit_on_panic};

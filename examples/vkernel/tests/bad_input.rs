@@ -1,0 +1,227 @@
+//! Controllers and disks as they should not be: the console names what is wrong, the command that needs it fails, and the
+//! kernel lives: it reads another disk, answers, and shuts down in order.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use dfly_bio::Image as Bytes;
+use dfly_hammer_image::{Builder, Content, Format, Volume, demo};
+use dfly_nvme::model::{Abilities, Disk, Fault, Mistake};
+use dfly_nvme::spec::IdentifyWhat;
+use kernel::{Session, Verdict};
+use vkernel::{BackSide, Console, Drive, Vkernel};
+
+/// No session here takes so long.
+const LONGEST: Duration = Duration::from_secs(60);
+/// A request that nobody answers is late after this.
+const LATE: Duration = Duration::from_millis(300);
+/// What a script says where something is to go wrong.
+const NOW: &str = "now it happens";
+
+/// What a machine does after something went wrong: `nvme0` is sound.
+const ALL_IS_WELL: &str = "
+mkdir /sound
+mount -r nvme0 /sound
+sha256 -q /sound/kinds/large
+umount /sound
+ps
+dmesg
+";
+
+/// The disk of the tests: `/big` has 32 MiB.
+fn big_file() -> Volume {
+    let mut fs = Builder::new(Format { volumes: vec![128 << 20], ..Format::default() });
+    let root = fs.root();
+    fs.file(root, "big", Content::pattern(7, 32 << 20));
+    fs.commit();
+    fs.finish().unwrap().volumes.swap_remove(0)
+}
+
+/// The volumes of a small file system.
+fn small(volumes: usize) -> Vec<Volume> {
+    demo(Format { volumes: vec![64 << 20; volumes], ..Format::default() }).finish().unwrap().volumes
+}
+
+/// A drive whose requests are late soon.
+fn impatient(mut drive: Drive) -> Drive {
+    drive.config.io_timeout = LATE;
+    drive
+}
+
+/// A controller with a disk of so many zero bytes, and little patience asked of its driver.
+fn zeroes(bytes: u64) -> Drive {
+    Drive::with(Disk::new(512, Bytes::new(bytes)), Abilities { to: 1, ..Abilities::default() })
+}
+
+/// Runs `script` on a machine whose `nvme0` is sound and whose `nvme1` is `drive`, sees whether all is well then, and
+/// returns what was shown. Does `at_now` to the drive when the script says [`NOW`].
+fn shown(drive: Drive, script: &str, at_now: impl Fn(&BackSide) + Send + 'static) -> String {
+    let (text, back_side) = (Arc::new(Mutex::new(String::new())), drive.back_side());
+    let to = text.clone();
+    let show = move |bytes: &[u8]| {
+        let bytes = String::from_utf8_lossy(bytes);
+        to.lock().unwrap().push_str(&bytes);
+        if bytes.lines().any(|line| line == NOW) {
+            at_now(&back_side);
+        }
+    };
+    let sound = Drive::volume(small(1).remove(0));
+    let counts = sound.back_side();
+    let machine = Vkernel {
+        cpus: 2,
+        drives: vec![sound, drive],
+        terminal: Arc::new(Console::new(show, |_: &str| None).unwrap()),
+        session: Session::Script(format!("{script}\n{ALL_IS_WELL}").into()),
+    };
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(machine.boot().unwrap().join()));
+    let verdict = end.recv_timeout(LONGEST);
+    let text = text.lock().unwrap().clone();
+    assert_eq!(verdict, Ok(Verdict::Success), "{text}");
+    // The first line of ps and of dmesg, the sound disk's hash, the last message.
+    let hash = "a";
+    for part in ["STATE", "] dfly ", hash, "the machine is down"] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    assert_eq!(counts.counts().misuse, 0);
+    text
+}
+
+fn assert_shown(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+/// A controller that cannot be attached: its disk is not there.
+fn cannot_be_attached(fault: Fault, message: &str) {
+    let drive = zeroes(64 << 20);
+    drive.back_side().inject(fault);
+    let text = shown(drive, "! mount -r nvme1 /mnt", |_| ());
+    assert_shown(&text, &["nvme1: at model1: ", message, "mount: nvme1: "]);
+}
+
+#[test]
+fn a_controller_that_is_not_there() {
+    cannot_be_attached(Fault::AllOnes, "no controller answers");
+}
+
+#[test]
+fn a_controller_that_never_gets_ready() {
+    cannot_be_attached(Fault::NeverReady, "did not get ready in time");
+}
+
+#[test]
+fn a_controller_with_fatal_status_at_attach() {
+    cannot_be_attached(Fault::FatalStatus, "fatal status");
+}
+
+#[test]
+fn a_controller_that_refuses_to_say_what_it_is() {
+    cannot_be_attached(Fault::Admin(0x06, Mistake::Status(0, 0x06)), "failed");
+}
+
+/// A disk that is attached, and holds nothing to mount.
+fn cannot_be_mounted(drive: Drive, message: &str) {
+    let text = shown(drive, "! mount -r nvme1 /mnt", |_| ());
+    assert_shown(&text, &["nvme1: nvme1 namespace 1: ", "mount: nvme1: ", message]);
+}
+
+#[test]
+fn a_disk_that_is_no_hammer() {
+    cannot_be_mounted(zeroes(64 << 20), "not a HAMMER volume");
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_hammer() {
+    cannot_be_mounted(zeroes(4096), "4096 bytes");
+}
+
+#[test]
+fn a_disk_that_is_cut_off() {
+    let mut volume = small(1).remove(0);
+    volume.resize(20 << 20);
+    cannot_be_mounted(Drive::volume(volume), "truncated?");
+}
+
+#[test]
+fn a_disk_without_the_other_volume() {
+    let text = shown(
+        Drive::volume(small(2).remove(0)),
+        "! mount -r nvme1 /mnt\n! mount -r nvme1:nvme7 /mnt\n! mount -r nvme1:nvme0 /mnt",
+        |_| (),
+    );
+    assert_shown(&text, &["the file system has 2 volumes, 1 were given", "mount: nvme7: ", "another file system"]);
+}
+
+#[test]
+fn blocks_of_4096_bytes_work() {
+    let volume = small(1).remove(0);
+    let disk = Disk::new(4096, vkernel::ReadOnly(volume));
+    let text = shown(Drive::new(disk), "mount -r nvme1 /mnt\ncat /mnt/docs/notes", |_| ());
+    assert_shown(&text, &["in blocks of 4096 bytes", "Wednesday: began anew."]);
+}
+
+#[test]
+fn blocks_of_odd_sizes_are_refused() {
+    for block_shift in [0, 8, 17, 63] {
+        let disk = Disk { block_shift, ..Disk::new(512, Bytes::new(64 << 20)) };
+        let text = shown(Drive::new(disk), "! mount -r nvme1 /mnt", |_| ());
+        assert_shown(&text, &["nvme1: 1 namespaces cannot be used", "mount: nvme1: "]);
+    }
+}
+
+/// A controller that is attached, and fails in the middle of a long read: that fails, and so does what comes after.
+fn fails_in_the_middle(fault: Fault, messages: &[&str]) {
+    let script = format!("mount -r nvme1 /mnt\necho {NOW}\n! sha256 /mnt/big\n! sha256 /mnt/big\numount /mnt");
+    let text = shown(impatient(Drive::volume(big_file())), &script, move |drive| drive.inject(fault));
+    assert_shown(&text, messages);
+    assert_shown(&text, &["sha256: /mnt/big: ", "nvme1: stopped: "]);
+}
+
+#[test]
+fn a_disk_that_vanishes_in_the_middle_of_a_file() {
+    fails_in_the_middle(Fault::AllOnesAfter(100), &["the controller is gone", "device gone"]);
+}
+
+#[test]
+fn a_controller_with_fatal_status_in_the_middle_of_a_file() {
+    fails_in_the_middle(Fault::FatalStatus, &["fatal status"]);
+}
+
+#[test]
+fn a_controller_that_completes_what_nobody_asked_for() {
+    fails_in_the_middle(Fault::Io(Mistake::UnknownCid), &["broke the protocol"]);
+}
+
+#[test]
+fn a_controller_that_completes_twice() {
+    fails_in_the_middle(Fault::Io(Mistake::Duplicate), &["broke the protocol"]);
+}
+
+#[test]
+fn a_controller_that_forgets_a_command() {
+    fails_in_the_middle(Fault::Io(Mistake::Drop), &["a request was not answered in time"]);
+}
+
+#[test]
+fn a_controller_that_is_stuck() {
+    fails_in_the_middle(Fault::Stuck, &["a request was not answered in time"]);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_fails_one_read_only() {
+    let script = format!("mount -r nvme1 /mnt\necho {NOW}\n! sha256 /mnt/big\nsha256 /mnt/big");
+    let text = shown(Drive::volume(big_file()), &script, |drive| drive.inject(Fault::Io(Mistake::Status(2, 0x81))));
+    assert_shown(&text, &["sha256: /mnt/big: ", "device error", "SHA256 (/mnt/big) = "]);
+    assert!(!text.contains("stopped"), "{text}");
+}
+
+#[test]
+fn a_completion_that_nobody_announces_is_found() {
+    let script = format!("mount -r nvme1 /mnt\necho {NOW}\nsha256 /mnt/big");
+    let text = shown(Drive::volume(big_file()), &script, |drive| drive.inject(Fault::Io(Mistake::Silent)));
+    assert_shown(&text, &["SHA256 (/mnt/big) = "]);
+}
