@@ -20,10 +20,10 @@
 //!     cpus: 2,
 //!     drives: vec![Drive::volume(tour::disk()?)],
 //!     terminal: Arc::new(terminal),
-//!     session: Session::Script((*b"shutdown\n").into()),
+//!     session: Session::Script((*b"mount -r nvme0 /mnt\ncat /mnt/docs/notes\n").into()),
 //! };
 //! assert_eq!(machine.boot()?.join(), Verdict::Success);
-//! assert!(String::from_utf8_lossy(&shown.lock().unwrap()).contains("nvme0"));
+//! assert!(String::from_utf8_lossy(&shown.lock().unwrap()).contains("Wednesday: began anew."));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![deny(missing_docs)]

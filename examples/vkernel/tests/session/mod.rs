@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use check::printable;
 use dfly_golden::{Entry, Kind, Manifest, View};
 
-pub(crate) use words::{quoted, without_kernel_messages};
+pub(crate) use words::{boot_time, quoted, without_kernel_messages};
 
 /// The images whose sessions are run.
 pub(crate) const IMAGES: &[&str] = &["basic", "history", "pfs", "multivol"];

@@ -1,5 +1,7 @@
 //! Words of the shell and lines of its output.
 
+use std::time::Duration;
+
 /// `bytes` as one word of the shell, in plain ASCII.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./@:%+=,-".contains(&b);
@@ -29,4 +31,9 @@ pub(crate) fn time_stamp_us(line: &[u8]) -> Option<u64> {
     let (stamp, _) = str::from_utf8(line).ok()?.strip_prefix('[')?.split_once("] ")?;
     let (seconds, micros) = stamp.split_once('.').filter(|(s, us)| s.len() >= 5 && us.len() == 6)?;
     Some(seconds.trim_start().parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?)
+}
+
+/// When the shell began, by the kernel's clock: at the last kernel message before the first line of the shell.
+pub(crate) fn boot_time(output: &[u8]) -> Option<Duration> {
+    output.split(|&b| b == b'\n').map_while(time_stamp_us).last().map(Duration::from_micros)
 }
