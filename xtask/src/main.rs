@@ -46,6 +46,8 @@ enum Step {
     Clippy,
     /// All tests with all features, and the libraries without any
     Test,
+    /// The kernel in QEMU shows what it shows in a process
+    Machine,
     /// rustdoc, warnings are errors
     Doc,
     /// Libraries and tools check with the oldest supported Rust
@@ -73,13 +75,14 @@ enum Step {
 }
 
 /// What `ci` runs: cheap checks first.
-const CI: [(&str, Step); 14] = [
+const CI: [(&str, Step); 15] = [
     ("ascii", Step::Ascii),
     ("links", Step::Links),
     ("unsafe", Step::Unsafe),
     ("fmt", Step::Fmt),
     ("clippy", Step::Clippy),
     ("test", Step::Test),
+    ("machine", Step::Machine),
     ("doc", Step::Doc),
     ("msrv", Step::Msrv),
     ("bare", Step::Bare),
@@ -99,6 +102,7 @@ impl Step {
             Self::Fmt => build::fmt(project),
             Self::Clippy => build::clippy(project),
             Self::Test => build::test(project, tests),
+            Self::Machine => qemu::golden(project, tests),
             Self::Doc => build::doc(project),
             Self::Msrv => build::msrv(project),
             Self::Bare => build::bare(project),

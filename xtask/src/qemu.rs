@@ -5,6 +5,7 @@
 //! as a program and compares. The exit status says how the machine ended: see [`End`].
 
 use std::{
+    env,
     fs::File,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
@@ -18,7 +19,11 @@ use addr2line::{Loader, demangle_auto};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::NamedTempFile;
 
-use crate::{project::Project, run::Run, toolchain};
+use crate::{
+    project::Project,
+    run::{Run, Tally},
+    toolchain,
+};
 
 /// What the machine is made of.
 #[derive(clap::Args)]
@@ -97,6 +102,15 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
         End::Success | End::Failed => {}
     }
     Ok(end)
+}
+
+/// Runs the sessions of the golden images in QEMU and compares them with those in a process.
+pub(crate) fn golden(project: &Project, tests: &mut Tally) -> Result<()> {
+    toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
+    build(project)?;
+    // Two machines at a time: one leaves a host's CPU idle now and then, more slow each other down.
+    let test = project.cargo("test -p vkernel --test pc64 -- --test-threads 2");
+    test.env("DFLY_XTASK", env::current_exe()?).run_tests(tests)
 }
 
 /// What the kernel is built for.

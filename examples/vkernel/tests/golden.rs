@@ -4,12 +4,21 @@ mod session;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
 use dfly_golden::Golden;
-use session::{IMAGES, Session, disks, without_kernel_messages};
+use session::{IMAGES, Session, boot_time, disks, vkernel, without_kernel_messages};
+
+/// From nothing to the shell.
+const LONGEST_BOOT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    dfly_golden::run(|suite| suite.each("the shell shows what the manifest says", IMAGES, facts))
+    dfly_golden::run(|suite| {
+        suite.each("the shell shows what the manifest says", IMAGES, facts);
+        suite.test("a line that is missing or different is noticed", differences);
+        suite.test("the machine boots in no time", boot);
+    })
 }
 
 fn facts(golden: &Golden, image: &str) -> Result<()> {
@@ -17,6 +26,38 @@ fn facts(golden: &Golden, image: &str) -> Result<()> {
     let views = manifest.views();
     ensure!(!views.is_empty());
     let session = Session::new(&disks(&manifest), &views);
-    let output = session::vkernel(&golden.volumes(image)?, &session.script())?;
+    let output = vkernel(&golden.volumes(image)?, &session.script())?;
     session.check(&without_kernel_messages(&output))
+}
+
+fn differences(golden: &Golden) -> Result<()> {
+    let manifest = golden.manifest("history")?;
+    let views = manifest.views();
+    let session = Session::new(&disks(&manifest), &views);
+    let output = vkernel(&golden.volumes("history")?, &session.script())?;
+    let lines = without_kernel_messages(&output);
+    session.check(&lines)?;
+    for (number, line) in lines.iter().enumerate() {
+        let mut changed = lines.clone();
+        changed.remove(number);
+        ensure!(session.check(&changed).is_err(), "without line {number}: {}", line.escape_ascii());
+        // What the manifest does not know may be anything.
+        if line.ends_with(b" ..") || line.starts_with(b"total ") {
+            continue;
+        }
+        let mut other = line.to_vec();
+        other.extend(b"x");
+        changed.insert(number, &other);
+        ensure!(session.check(&changed).is_err(), "line {number}: {}", other.escape_ascii());
+    }
+    Ok(())
+}
+
+fn boot(golden: &Golden) -> Result<()> {
+    let start = Instant::now();
+    let output = vkernel(&golden.volumes("multivol")?, "true\n")?;
+    let (all, boot) = (start.elapsed(), boot_time(&output).context("no kernel message")?);
+    println!("start to end of the process {} ms, boot to shell {} us", all.as_millis(), boot.as_micros());
+    ensure!(all < LONGEST_BOOT, "start, boot, shell and shutdown took {all:?}");
+    Ok(())
 }

@@ -3,7 +3,9 @@
 #[path = "session/words.rs"]
 mod words;
 
-use words::{quoted, time_stamp_us, without_kernel_messages};
+use std::time::Duration;
+
+use words::{boot_time, quoted, time_stamp_us, without_kernel_messages};
 
 #[test]
 fn a_word_of_any_bytes_is_plain_ascii() {
@@ -31,4 +33,6 @@ fn kernel_messages_are_known_by_their_time() {
     }
     let output = b"[    0.000231] dfly\ntotal 1\r\n[    0.1\n[    1.000000] gone\n\xff\n";
     assert_eq!(without_kernel_messages(output), [&b"total 1"[..], b"[    0.1", b"\xff"]);
+    assert_eq!(boot_time(output), Some(Duration::from_micros(231)));
+    assert_eq!(boot_time(b"total 1\n"), None);
 }
