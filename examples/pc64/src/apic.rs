@@ -32,6 +32,8 @@ const STARTUP: u32 = 6 << 8;
 const MASKED: u32 = 1 << 16;
 /// Divides the timer's clock by 16.
 const BY_16: u32 = 3;
+/// The number that means every CPU; those above it are x2APIC's.
+pub const BROADCAST: u32 = 0xff;
 /// Looks at a command that is not delivered, before the next one is given anyway.
 const PATIENCE: u32 = 100_000;
 
@@ -83,7 +85,7 @@ pub fn init(to: u32) {
 }
 
 /// Lets the CPU with number `to` start at `page`, below 1 MiB.
-pub fn start(to: u32, page: usize) {
+pub fn start(to: u32, page: u64) {
     command(to, ASSERT | STARTUP | (page >> 12) as u32);
 }
 

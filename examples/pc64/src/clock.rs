@@ -22,6 +22,8 @@ use crate::port::Port;
 const PIT_HZ: u128 = 1_193_182;
 /// The counter's channel 2, set to count down from 65535 once, takes 55 ms.
 const CALIBRATION_TICKS: u16 = 20_000;
+/// More than fit into that time.
+const MOST_SAMPLES: u32 = 10_000_000;
 /// Fractions of nanoseconds, and of APIC ticks.
 const SHIFT: u32 = 32;
 
@@ -71,10 +73,8 @@ fn measure() -> (Sample, Sample) {
     PIT_CHANNEL_2.write8(0xff);
     PIT_CHANNEL_2.write8(0xff);
     let start = Sample::best();
-    let mut end = start;
-    while start.pit.wrapping_sub(end.pit) < CALIBRATION_TICKS {
-        end = Sample::take();
-    }
+    let is_enough = |_| start.pit.wrapping_sub(Sample::take().pit) >= CALIBRATION_TICKS;
+    assert!((0..MOST_SAMPLES).any(is_enough), "the interval timer stands still");
     (start, Sample::best())
 }
 
@@ -148,11 +148,13 @@ pub fn wake_at(at: Instant, waker: &Waker) {
     if at <= now() {
         return waker.wake_by_ref();
     }
+    // Before the lock: a waker is somebody else's code.
+    let waker = waker.clone();
     let mut timers = TIMERS.lock();
     // Asked twice for the same, which waiters do that are polled again: one timer.
-    if !timers.iter().any(|(other, its)| *other == at && its.will_wake(waker)) {
+    if !timers.iter().any(|(other, its)| *other == at && its.will_wake(&waker)) {
         let is_first = timers.iter().all(|(other, _)| at < *other);
-        timers.push((at, waker.clone()));
+        timers.push((at, waker));
         if is_first {
             arm(at);
         }

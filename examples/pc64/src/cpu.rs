@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
 use core::hint::spin_loop;
+use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -23,8 +24,8 @@ pub const MOST: usize = 64;
 /// The stack on which a CPU boots and idles.
 const STACK_BYTES: usize = 128 << 10;
 const INTERRUPT_STACK_BYTES: usize = 16 << 10;
-/// Where the trampoline is copied to: memory below 1 MiB that is nobody's by now. The startup IPI names its page.
-const TRAMPOLINE: usize = 0x8000;
+/// Where the trampoline is copied to: a page below 1 MiB that is nobody's by now, and that the startup IPI names.
+pub const TRAMPOLINE: Range<u64> = 0x8000..0x9000;
 /// The APIC has settled after an INIT.
 const INIT_WAIT: Duration = Duration::from_millis(10);
 /// A CPU that has not come up by then is told again, or left asleep.
@@ -157,11 +158,11 @@ pub fn start_others(apics: &[u32]) {
 
     // SAFETY: both are in the image, one behind the other.
     let len = unsafe { (&raw const trampoline_end).offset_from_unsigned(&raw const trampoline_start) };
-    let to = ptr::with_exposed_provenance_mut::<u8>(TRAMPOLINE);
+    let to = ptr::with_exposed_provenance_mut::<u8>(TRAMPOLINE.start as usize);
     // SAFETY: that page of low memory is mapped, and nobody uses it.
     unsafe { ptr::copy_nonoverlapping(&raw const trampoline_start, to, len) };
 
-    for &apic in apics.iter().filter(|&&apic| apic != boot.apic) {
+    for &apic in apics.iter().filter(|&&apic| apic != boot.apic && apic < apic::BROADCAST) {
         let id = COUNT.load(Ordering::Relaxed);
         if id as usize == MOST {
             break;
@@ -175,7 +176,7 @@ pub fn start_others(apics: &[u32]) {
         apic::init(apic);
         clock::spin(INIT_WAIT);
         for _ in 0..2 {
-            apic::start(apic, TRAMPOLINE);
+            apic::start(apic, TRAMPOLINE.start);
             let deadline = clock::now().saturating_add(START_WAIT);
             while !cpu.is_up.load(Ordering::Acquire) && clock::now() < deadline {
                 spin_loop();

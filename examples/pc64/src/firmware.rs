@@ -4,15 +4,18 @@ use core::ops::Range;
 use core::ptr;
 use core::slice;
 
-use crate::memory;
+use crate::{cpu, memory};
 
 /// Memory at and above this address is not looked at: the boot's page tables end here.
 const END: u64 = 4 << 30;
 
-/// The `len` bytes at `at`, if firmware may have put something there: not in the image, and never part of the heap.
+/// The `len` bytes at `at`, if firmware may have put something there: not where
+/// the kernel or its trampoline is, and never part of the heap.
 pub fn bytes(at: u64, len: usize) -> Option<&'static [u8]> {
     let end = at.checked_add(len as u64).filter(|&end| at > 0 && end <= END)?;
-    if overlaps(&(at..end), &memory::image()) || memory::heap_holds(&(at..end)) {
+    let range = at..end;
+    if overlaps(&range, &memory::image()) || overlaps(&range, &cpu::TRAMPOLINE) || memory::heap_holds(&range)
+    {
         return None;
     }
     let start = ptr::with_exposed_provenance(usize::try_from(at).ok()?);

@@ -65,7 +65,7 @@ pub fn boot(options: &'static str) -> (&'static Scheduler, crate::Run) {
         let passed = options.split_whitespace().all(|word| match name_of(word) {
             ("selftest", _) => run(cx),
             ("disktest", _) => report("the disk holds what was written", crate::disktest::run(cx)),
-            ("end", how) => end(how),
+            ("end", how) => end(how, cx),
             _ => true,
         });
         exit(if passed { Exit::Success } else { Exit::Failure })
@@ -270,7 +270,7 @@ impl Wake for Quiet {
 }
 
 /// A deliberate end, by name: whether it went as it should, where it is none.
-fn end(how: &str) -> bool {
+fn end(how: &str, cx: &mut Cx<'_>) -> bool {
     match how {
         "panic" => panic!("asked for"),
         "nested" => panic!("asked for: {Rude}"),
@@ -284,6 +284,10 @@ fn end(how: &str) -> bool {
                 apic::interrupt(apic::id(), vector);
                 clock::spin(Duration::from_secs(1));
             }
+        }
+        "everywhere" => {
+            // Which is also where one panic interrupts another.
+            let _ = on_every_cpu(cx, |_| panic!("asked for"));
         }
         "triple" => memory::forget_everything(),
         "hang" => loop {
