@@ -31,6 +31,8 @@ const SMALL: u64 = 4096;
 const LARGE: u64 = 2 << 20;
 /// What the boot's tables map.
 const BOOT_END: u64 = 4 << 30;
+/// Memory above this stays unused.
+const MOST_MEMORY: u64 = 1 << 40;
 /// Firmware's and the trampoline's; nothing there is given to the heap.
 const LOW_END: u64 = 1 << 20;
 const MOST_HEAP_RANGES: usize = 80;
@@ -65,7 +67,7 @@ pub fn text() -> Range<u64> {
 /// Gives ordinary memory to the heap, and puts the final page tables in place. Once, on the boot CPU.
 pub fn init(info: &BootInfo) {
     HEAP.claim(info, LOW_END..BOOT_END);
-    let end = info.ram().map(|ram| ram.end).max().unwrap_or(0).max(BOOT_END);
+    let end = info.ram().map(|ram| ram.end).max().unwrap_or(0).clamp(BOOT_END, MOST_MEMORY);
     let mut tables = Tables(Box::leak(Table::new()));
     for at in (0..end).step_by(LARGE as usize) {
         let is_ram = info.ram().any(|ram| overlaps(&ram, &(at..at + LARGE)));
@@ -77,7 +79,7 @@ pub fn init(info: &BootInfo) {
     tables.set(address!(boot_stack_guard), SMALL, NONE);
     *TABLES.lock() = Some(tables);
     activate();
-    HEAP.claim(info, BOOT_END..u64::MAX);
+    HEAP.claim(info, BOOT_END..MOST_MEMORY);
 }
 
 /// Puts the page tables in place on this CPU.
