@@ -127,6 +127,7 @@ impl<'a> Context<'a> {
     pub(crate) fn run(&mut self, command: &'static Command, args: &[Vec<u8>]) -> bool {
         (self.command, self.complained) = (command, false);
         let outcome = (command.run)(self, args);
+        // What the next one says is a line of its own.
         self.out.end();
         match outcome {
             Ok(()) => return !self.complained,
