@@ -6,6 +6,7 @@ extern crate alloc;
 #[cfg(any(feature = "std", loom))]
 extern crate std;
 
+pub mod ipi;
 mod platform;
 #[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
 mod sched;
