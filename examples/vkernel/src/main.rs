@@ -13,7 +13,7 @@ use vkernel::{Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
 
 /// Boots the dfly kernel in this process: its CPUs are threads, its disks are files behind a model of an NVMe controller.
 ///
-/// Without --nvme its disk is a small HAMMER file system in memory, and without --script too it shows you round.
+/// Without --nvme its disk is a small HAMMER file system in memory, and it shows you round.
 ///
 /// Exit codes: 0 the session ended well; 1 a command of the script failed, or the machine did not boot; 2 wrong usage;
 /// 101 the kernel panicked.
@@ -29,6 +29,9 @@ struct Args {
     /// Run the commands of this file (-: of the standard input) instead of a shell, and end with their verdict
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// A shell instead of the tour where there is no --nvme
+    #[arg(long, conflicts_with_all = ["nvme", "script"])]
+    shell: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,13 +53,14 @@ fn run(args: &Args) -> Result<Verdict> {
         [] => vec![Drive::volume(tour::disk()?)],
         images => images.iter().map(|path| open(path)).collect::<Result<_>>()?,
     };
+    let tour = args.nvme.is_empty() && !args.shell && args.script.is_none();
+    let terminal = if tour { tour::console()? } else { console()? };
     let session = match &args.script {
         Some(file) => Session::Script(script(file)?),
-        None if args.nvme.is_empty() => Session::Script(tour::SCRIPT.into()),
         None => Session::Interactive,
     };
-    let terminal = Arc::new(console()?);
-    Ok(Vkernel { cpus: args.cpus, drives, terminal, session }.boot()?.join())
+    let machine = Vkernel { cpus: args.cpus, drives, terminal: Arc::new(terminal), session };
+    Ok(machine.boot()?.join())
 }
 
 fn open(path: &Path) -> Result<Drive> {

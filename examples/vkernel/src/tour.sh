@@ -1,18 +1,19 @@
-# A HAMMER disk behind an NVMe controller. It is mounted as on DragonFly:
+# A HAMMER disk behind an NVMe controller, mounted as on DragonFly:
 mount -r nvme0 /mnt
-ls -l /mnt /mnt/kinds
+mount
+ls -l /mnt
 cat /mnt/docs/notes
 sha256 /mnt/kinds/large
-
-# HAMMER remembers. The same file two transactions ago, and a name that is gone today:
+# HAMMER remembers. What the notes said at first, and a file that is gone today:
+hammer history /mnt/docs/notes
 cat /mnt/docs/notes@@0x0000000100008020
-ls /mnt/@@0x0000000100008020/docs
-! cat /mnt/docs/draft
-
-# A pseudo file system, through its link:
+ls /mnt/docs /mnt/@@0x0000000100008020/docs
+cat /mnt/docs/draft@@0x0000000100008020
+hammer snapls /mnt
+# A pseudo file system, by the link that leads to it:
 cat /mnt/home/hello
-
-# The kernel itself:
+# And the kernel that did it:
 ps
-sysctl hw
+sysctl hw.ncpu dev.nvme.0.model dev.nvme.0.completed dev.nvme.0.interrupts
+# A shell on this disk: vkernel --shell. On one of yours: vkernel --nvme IMAGE. `help` lists the commands.
 shutdown
