@@ -31,6 +31,7 @@ const DISK: usize = 1 << 18;
 static IMAGE: LazyLock<Image> = LazyLock::new(|| Image::from_bytes(&vec![0x5a; DISK]).unwrap());
 
 /// A controller that does not stop keeps what it may still use: that is no mistake, and [`FakeHal`] counts those that are.
+/// So memory in use rises slowly; a run of hours wants a higher limit of it.
 #[unsafe(no_mangle)]
 extern "C" fn __lsan_is_turned_off() -> std::ffi::c_int {
     1

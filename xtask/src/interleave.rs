@@ -10,11 +10,14 @@ use crate::{
     toolchain,
 };
 
-/// The crates with unsafe code.
-const WITH_UNSAFE: [&str; 3] = ["dfly-bio", "dfly-hal", "dfly-msgport"];
-
-/// What they have besides counters, whose figures Miri changes: it lets weak exchanges fail now and then.
-const FEATURES: &str = "std,dfly-hal/fake,dfly-hal/conformance";
+/// The crates with unsafe code, and what they have besides counters, whose figures Miri changes: it lets weak exchanges fail
+/// now and then.
+const WITH_UNSAFE: [(&str, &str); 4] = [
+    ("dfly-bio", "std,dfly-hal/fake,dfly-hal/conformance"),
+    ("dfly-hal", "std,dfly-hal/fake,dfly-hal/conformance"),
+    ("dfly-msgport", "std,dfly-hal/fake,dfly-hal/conformance"),
+    ("dfly-nvme", "std,fake"),
+];
 
 /// Runs every model: the test binaries `tests/loom*.rs` of any crate.
 pub(crate) fn loom(project: &Project, tests: &mut Tally) -> Result<()> {
@@ -50,8 +53,8 @@ pub(crate) fn miri(project: &Project, tests: &mut Tally) -> Result<()> {
     project.cargo_of("nightly", "miri setup").run()?;
     let logs = project.target.join("miri-logs");
     fs::create_dir_all(&logs)?;
-    let test = &|package: &'static str| {
-        let words = format!("miri test --tests --no-fail-fast --features {FEATURES} -p {package}");
+    let test = &|(package, features): (&'static str, &'static str)| {
+        let words = format!("miri test --tests --no-fail-fast --features {features} -p {package}");
         let log = logs.join(package);
         (project.cargo_of("nightly", &words).run_logged(&log), log)
     };
@@ -60,7 +63,7 @@ pub(crate) fn miri(project: &Project, tests: &mut Tally) -> Result<()> {
         running.map(|package| package.join())
     });
     let mut failed = Vec::new();
-    for (package, ended) in WITH_UNSAFE.iter().zip(ended) {
+    for ((package, _), ended) in WITH_UNSAFE.into_iter().zip(ended) {
         let Ok((result, log)) = ended else { bail!("the thread for {package} panicked") };
         let before = tests.total();
         for line in fs::read_to_string(log)?.lines() {
@@ -68,7 +71,7 @@ pub(crate) fn miri(project: &Project, tests: &mut Tally) -> Result<()> {
             tests.read(line);
         }
         if result.is_err() || tests.total() == before {
-            failed.push(*package);
+            failed.push(package);
         }
     }
     ensure!(failed.is_empty(), "failed, or without any test: {}", failed.join(", "));

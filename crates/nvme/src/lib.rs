@@ -32,19 +32,19 @@
 //!
 //! | | needs alloc? | may block? | from an interrupt handler? | stack use |
 //! |---|---|---|---|---|
-//! | [`Nvme::attach`] | yes | yes: takes `&mut dyn Wait` | no | about 2 KiB |
+//! | [`Nvme::attach`] | yes | yes: takes `&mut dyn Wait` | no | a few KiB |
 //! | `submit`, `poll` of a namespace | no | no | no | small |
 //! | [`Nvme::interrupt`] | no | no | yes | small |
 //! | [`Nvme::work`] | no | a future | no | small |
 //! | [`Nvme::detach`] | no | yes | no | small |
 //! | dropping [`Nvme`] | no | looks at the controller for a while | no | small |
 //!
-//! First cut. Not yet there: retries, aborting a command, resetting and going on (a controller that misbehaves is
-//! stopped, and everything answered); asynchronous events, logs; discard and write-zeroes; programming MSI-X (the kernel
-//! does that, and says so in [`Interrupts`]); SGLs: a block whose own memory is scattered against the rules of PRP lists
-//! is refused.
+//! Not yet there: retries, aborting a command, resetting and going on (a controller that misbehaves, or is late, is stopped,
+//! and everything answered); asynchronous events, logs; discard and write-zeroes; programming MSI-X (the kernel does that,
+//! and says so in [`Interrupts`]); SGLs: a block whose own memory is scattered against the rules of PRP lists is refused
+//! as [`TooLong`](dfly_bio::Failure::TooLong).
 //!
-//! Unsafe code is in the module `lend` only.
+//! Unsafe code is in the module `lend` only, and in the model's view of the process's memory.
 #![no_std]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

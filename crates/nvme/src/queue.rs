@@ -237,6 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many cases of safe and pure code")]
     fn a_ring_of_any_size_wraps_and_is_full_one_before_its_size() {
         for size_z in [1, 2, 62, 63, 1000, u16::MAX] {
             let mut sq = Submission::new(size_z);
@@ -275,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many cases of safe and pure code")]
     fn an_identifier_is_known_once_and_comes_back_after_the_doorbell() {
         for slots in [1, 2, 3, 63, 4096] {
             let mut ids = Identifiers::new(slots);
@@ -300,6 +302,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many cases of safe and pure code")]
     fn no_identifier_is_all_ones_and_none_comes_twice_in_a_row() {
         for slots in [1, 2, 64, 4096] {
             let mut ids = Identifiers::new(slots);

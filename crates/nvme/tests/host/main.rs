@@ -2,6 +2,8 @@
 //! a file system's cache to the PRP entry.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod lend;
+
 use std::future::Future;
 use std::ops::{ControlFlow, Range};
 use std::pin::pin;
@@ -148,7 +150,8 @@ fn the_controller_gets_the_buffers_own_address_and_a_request_allocates_nothing()
     // SAFETY: `Nvme` drives it, with memory of `HostDma`.
     let memory = unsafe { HostMemory::new() };
     let model = Arc::new(Model::new(memory, vec![Disk::new(512, image)]));
-    let nvme = Nvme::attach(model.clone(), hal, Config::default(), &mut ThreadWait::new()).unwrap();
+    let config = Config { queue_depth: 4, ..Config::default() };
+    let nvme = Nvme::attach(model.clone(), hal, config, &mut ThreadWait::new()).unwrap();
     let device = nvme.namespace(1).unwrap();
     let mut poll = || {
         nvme.poll();
@@ -161,7 +164,7 @@ fn the_controller_gets_the_buffers_own_address_and_a_request_allocates_nothing()
     let mut bio = bio.call(&device, w);
     let mut last = None;
     let calls = allocator_calls(|| {
-        for round in 0..200 {
+        for round in 0..if cfg!(miri) { 2 } else { 200 } {
             let buf = bio.take_buf().unwrap();
             assert_eq!(buf.as_ptr().addr(), address);
             if round % 2 == 0 {
@@ -181,6 +184,7 @@ fn the_controller_gets_the_buffers_own_address_and_a_request_allocates_nothing()
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, word by word, take minutes")]
 fn the_pages_of_a_file_systems_cache_are_what_commands_point_to_and_warm_paths_allocate_nothing() {
     const FILE_BYTES: u64 = 4 << 20;
     let mut fs = Builder::default();
@@ -241,6 +245,7 @@ fn the_pages_of_a_file_systems_cache_are_what_commands_point_to_and_warm_paths_a
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, word by word, take minutes")]
 fn full_queues_parking_and_splitting_allocate_nothing() {
     let memory = Overheard::new();
     let model = Arc::new(Model::new(memory, vec![Disk::new(512, Image::new(4 << 20))]));
@@ -289,13 +294,13 @@ fn uncounted() -> Waker {
 fn a_handler_and_its_reaper_allocate_and_free_nothing() {
     let memory = Overheard::new();
     let model = Arc::new(Model::new(memory, vec![Disk::new(512, Image::new(1 << 20))]));
-    let config = Config { interrupts: Interrupts::Pin, ..Config::default() };
+    let config = Config { interrupts: Interrupts::Pin, queue_depth: 2, ..Config::default() };
     let nvme = Nvme::attach(model, host(), config, &mut ThreadWait::new()).unwrap();
     let waker = uncounted();
     let cx = &mut Context::from_waker(&waker);
     while pin!(nvme.work()).poll(cx).is_ready() {}
     let calls = allocator_calls(|| {
-        for _ in 0..100 {
+        for _ in 0..if cfg!(miri) { 2 } else { 100 } {
             nvme.interrupt();
             assert!(pin!(nvme.work()).poll(cx).is_ready());
             nvme.poll();
