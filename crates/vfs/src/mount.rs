@@ -209,7 +209,8 @@ impl MountTable {
     /// Where `attr`, found in `mounted`, leads: to the root of what is mounted on it, or to itself.
     fn cross(&self, c: &mut Call<'_>, mounted: &Mounted, attr: Attr) -> Result<Found<Place>> {
         let place = Place { mounted: mounted.clone(), node: attr.node };
-        match self.mounted_on(&place) {
+        // Only directories carry anything: the others need not be looked for.
+        match Some(&place).filter(|_| attr.kind == Kind::Directory).and_then(|dir| self.mounted_on(dir)) {
             Some(above) => {
                 let place = above.place();
                 Ok(Found { attr: place.attr(c)?, place })
