@@ -84,6 +84,11 @@ impl<K: Copy> Locked<'_, K> {
         self.list.first.is_none()
     }
 
+    /// Exactly one waits.
+    pub fn has_one(&self) -> bool {
+        self.list.first.is_some() && self.list.first == self.list.last
+    }
+
     /// What the first one wants.
     pub fn first(&mut self) -> Option<K> {
         let first = self.list.first?;
