@@ -7,6 +7,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ipi;
+pub mod lock;
 mod platform;
 #[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
 mod sched;

@@ -85,17 +85,15 @@ impl<T: ?Sized> Serializer<T> {
             return guard;
         }
         self.site.collided();
-        self.entered(self.lock.lock(w))
+        self.entered(self.lock.lock(w), Location::caller())
     }
 
     /// Enters if nobody is in. Never waits.
     #[inline]
     #[track_caller]
     pub fn try_enter(&self) -> Option<SerializerGuard<'_, T>> {
-        match self.lock.try_lock() {
-            Some(guard) => Some(self.entered(guard)),
-            None => None,
-        }
+        let at = Location::caller();
+        self.lock.try_lock().map(|guard| self.entered(guard, at))
     }
 
     /// Enters; looks 4096 times before it blocks through `w`. For a holder that is expected to leave soon.
@@ -214,9 +212,8 @@ impl<T: ?Sized> Serializer<T> {
     }
 
     #[inline]
-    #[track_caller]
-    fn entered<'a>(&self, inner: WaitGuard<'a, T>) -> SerializerGuard<'a, T> {
-        self.site.took(Location::caller());
+    fn entered<'a>(&self, inner: WaitGuard<'a, T>, at: &'static Location<'static>) -> SerializerGuard<'a, T> {
+        self.site.took(at);
         SerializerGuard { inner, _here: PhantomData }
     }
 }

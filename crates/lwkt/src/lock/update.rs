@@ -78,7 +78,7 @@ impl<T: ?Sized> UpdateLock<T> {
             // Acquire: sees what the update wrote that ended with this count (pairs with the Release in
             // `UpdateGuard::drop`).
             let before = self.count.load(Ordering::Acquire);
-            if before % 2 != 0 {
+            if before & 1 != 0 {
                 break;
             }
             let read = f(&self.data);

@@ -67,8 +67,7 @@ fn of_two_who_upgrade_the_second_is_told_and_keeps_its_share() {
         drop(alone);
         first.join().unwrap();
     });
-    let (alone, upgraded) =
-        lock.try_shared().unwrap().upgrade_or_relock(WAIT, &mut waiter()).unwrap();
+    let (alone, upgraded) = lock.try_shared().unwrap().upgrade_or_relock(WAIT, &mut waiter()).unwrap();
     assert_eq!((*alone, upgraded), (3, Upgraded::AtOnce));
 }
 
@@ -170,11 +169,7 @@ fn a_request_can_fail_because_it_slept() {
 struct Unwinds<'a>(&'a mut dyn FnMut());
 
 impl Wait for Unwinds<'_> {
-    fn wait(
-        &mut self,
-        f: Pin<&mut dyn Future<Output = ()>>,
-        _: Option<Instant>,
-    ) -> Result<(), TimedOut> {
+    fn wait(&mut self, f: Pin<&mut dyn Future<Output = ()>>, _: Option<Instant>) -> Result<(), TimedOut> {
         assert!(f.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
         (self.0)();
         panic!("the waiter gave up")

@@ -2,9 +2,9 @@
 #![cfg(not(loom))]
 
 mod abuse;
+mod lockmgr;
 mod model;
 mod mtx;
-mod lockmgr;
 mod serializer;
 mod spin;
 
@@ -18,16 +18,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// A look that wakes nobody.
-pub fn look<F: Future>(f: Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn look<F: Future>(f: Pin<&mut F>) -> Poll<F::Output> {
     f.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Counts how often it is called.
 #[derive(Default)]
-pub struct Calls(AtomicU32);
+pub(crate) struct Calls(AtomicU32);
 
 impl Calls {
-    pub fn get(&self) -> u32 {
+    pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -39,12 +39,12 @@ impl Wake for Calls {
 }
 
 /// A deadline that passes soon.
-pub fn soon() -> dfly_hal::Instant {
+pub(crate) fn soon() -> dfly_hal::Instant {
     dfly_hal::host::now().saturating_add(std::time::Duration::from_millis(2))
 }
 
 /// The message that `f` panics with.
-pub fn panic_of(f: impl FnOnce() + std::panic::UnwindSafe) -> String {
+pub(crate) fn panic_of(f: impl FnOnce() + std::panic::UnwindSafe) -> String {
     let payload = std::panic::catch_unwind(f).unwrap_err();
     payload.downcast_ref::<String>().cloned().unwrap_or_default()
 }

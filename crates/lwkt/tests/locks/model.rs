@@ -31,16 +31,16 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let which = 0..8_usize;
     prop_oneof![
-        Just(Step::TryExclusive),
-        Just(Step::TryShared),
+        1 => Just(Step::TryExclusive),
+        1 => Just(Step::TryShared),
         3 => which.clone().prop_map(Step::Drop),
         3 => which.clone().prop_map(Step::Look),
         2 => Just(Step::Enqueue),
         2 => Just(Step::EnqueueShared),
-        which.clone().prop_map(Step::Abort),
-        which.clone().prop_map(Step::Upgrade),
-        which.clone().prop_map(Step::Downgrade),
-        which.prop_map(Step::Again),
+        1 => which.clone().prop_map(Step::Abort),
+        1 => which.clone().prop_map(Step::Upgrade),
+        1 => which.clone().prop_map(Step::Downgrade),
+        1 => which.prop_map(Step::Again),
     ]
 }
 
@@ -190,8 +190,7 @@ fn run_mtx(steps: &[Step]) {
                 match model.all[i] {
                     Plain::Given | Plain::GivenShared => {
                         real[i] = seen.flatten().expect("it was given the lock");
-                        model.all[i] =
-                            if model.all[i] == Plain::Given { Plain::Alone } else { Plain::Share };
+                        model.all[i] = if model.all[i] == Plain::Given { Plain::Alone } else { Plain::Share };
                     }
                     Plain::Aborted => {
                         assert!(matches!(seen, Some(None)));

@@ -63,6 +63,7 @@ fn a_handler_that_was_disabled_while_it_waited_does_not_run() {
     };
     let ran = gate.handler_call(&mut SpinWait::new(&mut poll), |n| *n += 1);
     assert_eq!(ran, Err(NotRun::Disabled));
+    drop(inside);
     assert_eq!(gate.into_inner(), 0);
 }
 
@@ -86,8 +87,7 @@ fn several_are_entered_together_or_not_at_all() {
 fn entering_one_twice_in_a_row_of_several_is_told() {
     let (gate, other) = (Serializer::named("twice", 1), Serializer::new(2));
     let mut w = ThreadWait::new();
-    let message =
-        panic_of(AssertUnwindSafe(|| drop(Serializer::enter_all([&gate, &other, &gate], &mut w))));
+    let message = panic_of(AssertUnwindSafe(|| drop(Serializer::enter_all([&gate, &other, &gate], &mut w))));
     assert!(message.starts_with("entered twice: lock \"twice\""), "{message}");
     assert!(gate.try_enter().is_some());
 }
