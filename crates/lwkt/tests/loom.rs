@@ -6,6 +6,7 @@
 //! A wake that gets lost shows as a deadlock, and an ordering that is missing as a race. Each step that a model relies on
 //! has a patch in `mutations/` that weakens it, and makes a model fail.
 #![cfg(loom)]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::cell::Cell;
 use std::future::poll_fn;

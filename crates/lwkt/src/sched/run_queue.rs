@@ -54,3 +54,63 @@ impl<T: Node> RunQueue<T> {
         self.ready.checked_ilog2().and_then(|bit| Priority::new(bit as u8))
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use std::boxed::Box;
+    use std::sync::{Mutex, PoisonError};
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::sched::wake::Hook;
+
+    struct Item(Hook<Item>, u8, usize);
+
+    impl Node for Item {
+        fn hook(&self) -> &Hook<Self> {
+            &self.0
+        }
+    }
+
+    fn items(priorities: &[u8]) -> Vec<&'static Item> {
+        // Kept where Miri finds them.
+        static ALL: Mutex<Vec<&Item>> = Mutex::new(Vec::new());
+        let item = |(i, &priority)| &*Box::leak(Box::new(Item(Hook::new(), priority, i)));
+        let items: Vec<_> = priorities.iter().enumerate().map(item).collect();
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).extend(&items);
+        items
+    }
+
+    #[test]
+    fn the_most_important_come_first_and_equals_in_turn() {
+        let priorities = [12, 31, 0, 12, 28, 31, 0, 12, 1];
+        let all = items(&priorities);
+        let mut queue = RunQueue::new();
+        assert_eq!((queue.best(), queue.pop().is_none()), (None, true));
+        for _ in 0..2 {
+            for &item in &all {
+                queue.push(item, Priority::new(item.1).unwrap());
+            }
+            assert_eq!(queue.best(), Some(Priority::MAX));
+            let order: Vec<usize> = core::iter::from_fn(|| queue.pop()).map(|item| item.2).collect();
+            assert_eq!(order, [1, 5, 4, 0, 3, 7, 8, 2, 6]);
+            assert_eq!(queue.best(), None);
+        }
+    }
+
+    #[test]
+    fn what_comes_while_others_leave_keeps_its_place() {
+        let all = items(&[5, 5, 5, 5]);
+        let five = Priority::new(5).unwrap();
+        let mut queue = RunQueue::new();
+        queue.push(all[0], five);
+        queue.push(all[1], five);
+        assert_eq!(queue.pop().unwrap().2, 0);
+        queue.push(all[2], five);
+        queue.push(all[0], five);
+        let order: Vec<usize> = core::iter::from_fn(|| queue.pop()).map(|item| item.2).collect();
+        assert_eq!(order, [1, 2, 0]);
+        queue.push(all[3], five);
+        assert_eq!(queue.pop().unwrap().2, 3);
+    }
+}

@@ -84,3 +84,37 @@ impl Stack {
         Some((words - unused) * size_of::<u64>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_to_is_found_and_a_broken_end_too() {
+        let stack = Stack::new(StackSize::for_bytes(StackSize::MIN_BYTES).unwrap()).unwrap();
+        assert_eq!(stack.size().bytes(), StackSize::MIN_BYTES);
+        // SAFETY: no thread is on it.
+        unsafe { stack.paint() };
+        assert_eq!((stack.used_bytes(), stack.is_whole()), (Some(0), true));
+        let write = |bytes_from_top: usize| {
+            // SAFETY: inside the stack.
+            let at = unsafe { stack.top().sub(bytes_from_top) };
+            // SAFETY: valid, and no thread is on it.
+            unsafe { at.write_volatile(1) };
+        };
+        write(1);
+        assert_eq!(stack.used_bytes(), Some(8));
+        write(1000);
+        write(500);
+        assert_eq!((stack.used_bytes(), stack.is_whole()), (Some(1000), true));
+        write(StackSize::MIN_BYTES - 8 * GUARD_WORDS);
+        assert!(stack.is_whole());
+        write(StackSize::MIN_BYTES - 8 * GUARD_WORDS + 1);
+        assert!(!stack.is_whole());
+        write(StackSize::MIN_BYTES);
+        assert_eq!(stack.used_bytes(), Some(StackSize::MIN_BYTES));
+        let layout = Layout::from_size_align(StackSize::MIN_BYTES, 4096).unwrap();
+        // SAFETY: as it was allocated; a stack is never freed but here.
+        unsafe { alloc::alloc::dealloc(stack.bottom.as_ptr().cast(), layout) };
+    }
+}
