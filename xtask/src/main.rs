@@ -5,6 +5,7 @@
 mod build;
 mod fuzz;
 mod interleave;
+mod machine;
 mod mutations;
 mod project;
 mod qemu;
@@ -46,7 +47,7 @@ enum Step {
     Clippy,
     /// All tests with all features, and the libraries without any
     Test,
-    /// The kernel in QEMU shows what it shows in a process
+    /// The machine in QEMU keeps its promises, and its shell shows what it shows in a process
     Machine,
     /// rustdoc, warnings are errors
     Doc,
@@ -102,7 +103,7 @@ impl Step {
             Self::Fmt => build::fmt(project),
             Self::Clippy => build::clippy(project),
             Self::Test => build::test(project, tests),
-            Self::Machine => qemu::golden(project, tests),
+            Self::Machine => machine::run(project, tests),
             Self::Doc => build::doc(project),
             Self::Msrv => build::msrv(project),
             Self::Bare => build::bare(project),
@@ -119,7 +120,7 @@ fn main() -> ExitCode {
     let project = Project::find();
     let passed = match Task::parse() {
         Task::Ci => ci(&project),
-        Task::Qemu(options) => return machine(&project, &options),
+        Task::Qemu(options) => return boot(&project, &options),
         Task::Step(step) => step
             .run(&project, &mut Tally::default())
             .inspect_err(|error| eprintln!("error: {error:#}"))
@@ -129,7 +130,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs the machine; its end is our exit status, and 2 says that it did not begin.
-fn machine(project: &Project, options: &qemu::Options) -> ExitCode {
+fn boot(project: &Project, options: &qemu::Options) -> ExitCode {
     match qemu::run(project, options) {
         Ok(end) => ExitCode::from(end as u8),
         Err(error) => {

@@ -1,11 +1,9 @@
 //! `cargo xtask qemu`: the kernel of `examples/pc64` in QEMU, with disk images behind QEMU's own NVMe controllers.
 //!
 //! stdout is what the machine writes to its serial line and nothing else, with line feeds as line ends; our own words go to
-//! stderr. So a test runs it
-//! as a program and compares. The exit status says how the machine ended: see [`End`].
+//! stderr. So a test runs it as a program and compares. The exit status says how the machine ended: see [`End`].
 
 use std::{
-    env,
     fs::File,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
@@ -19,11 +17,7 @@ use addr2line::{Loader, demangle_auto};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::NamedTempFile;
 
-use crate::{
-    project::Project,
-    run::{Run, Tally},
-    toolchain,
-};
+use crate::{project::Project, run::Run, toolchain};
 
 /// What the machine is made of.
 #[derive(clap::Args)]
@@ -104,15 +98,6 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
     Ok(end)
 }
 
-/// Runs the sessions of the golden images in QEMU and compares them with those in a process.
-pub(crate) fn golden(project: &Project, tests: &mut Tally) -> Result<()> {
-    toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
-    build(project)?;
-    // Two machines at a time: one leaves a host's CPU idle now and then, more slow each other down.
-    let test = project.cargo("test -p vkernel --test pc64 -- --test-threads 2");
-    test.env("DFLY_XTASK", env::current_exe()?).run_tests(tests)
-}
-
 /// What the kernel is built for.
 pub(crate) const TARGET: &str = "x86_64-unknown-none";
 
@@ -129,7 +114,8 @@ fn target(project: &Project) -> PathBuf {
     project.target.join("pc64")
 }
 
-fn build(project: &Project) -> Result<PathBuf> {
+/// Builds the kernel; where it is.
+pub(crate) fn build(project: &Project) -> Result<PathBuf> {
     toolchain::bare_targets()?;
     in_workspace(project, project.cargo("build --release")).text()?;
     Ok(target(project).join(TARGET).join("release/pc64"))

@@ -1,0 +1,105 @@
+//! The machine in QEMU, tried: that it keeps its promises, that it ends as it should whatever happens, that its driver writes
+//! what it is told, and that its shell says what the golden images hold.
+
+use std::{
+    env,
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
+
+use crate::{
+    project::Project,
+    qemu::{self, End},
+    run::Tally,
+    toolchain,
+};
+
+/// Arguments of `qemu`, how the machine ends, and what it says on stdout or we on stderr.
+const TRIES: [(&str, End, &str); 11] = [
+    ("--append selftest --cpus 1", End::Success, "interrupts disturb no computation: ok"),
+    ("--append selftest", End::Success, "interrupts disturb no computation: ok"),
+    ("--append selftest --cpus 4 --memory 5120", End::Success, "interrupts disturb no computation: ok"),
+    ("--append end=panic", End::Panicked, "examples/pc64/src/selftest.rs:"),
+    ("--append end=nested", End::Panicked, "panic: asked for"),
+    ("--append end=everywhere --cpus 4", End::Panicked, "thread "),
+    ("--append end=interrupt", End::Panicked, "in an interrupt handler"),
+    ("--append end=fault", End::Exception, "read at 0x8: not mapped"),
+    ("--append end=overflow", End::Exception, "times more"),
+    ("--append end=triple", End::Silent, "ended without a word"),
+    ("--append end=hang --timeout 3", End::TimedOut, "the time is over"),
+];
+
+/// Longer than any of them takes on a busy host.
+const LIMIT: &str = "--timeout 120";
+
+pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
+    toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
+    qemu::build(project)?;
+    for (words, end, text) in TRIES {
+        let output = boot(words, None)?;
+        judge(&output, end, text).with_context(|| format!("qemu {words}"))?;
+        passed(words, tests);
+    }
+    disk().context("qemu --append disktest")?;
+    passed("--append disktest, and the image is as it should be", tests);
+    golden(project, tests)
+}
+
+fn passed(what: &str, tests: &mut Tally) {
+    println!("qemu {what}: ok");
+    tests.passed += 1;
+}
+
+fn boot(words: &str, scratch: Option<&NamedTempFile>) -> Result<Output> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("qemu");
+    if !words.contains("--timeout") {
+        command.args(LIMIT.split(' '));
+    }
+    command.args(words.split(' '));
+    if let Some(scratch) = scratch {
+        command.arg("--scratch").arg(scratch.path());
+    }
+    Ok(command.stdin(std::process::Stdio::null()).output()?)
+}
+
+fn judge(output: &Output, end: End, text: &str) -> Result<()> {
+    let all = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    ensure!(output.status.code() == Some(i32::from(end as u8)), "{}, not {end:?}:\n{all}", output.status);
+    ensure!(all.contains(text), "not a word of `{text}`:\n{all}");
+    Ok(())
+}
+
+/// Both CPUs write a disk at depth; then its image holds what `examples/pc64/README.md` says, and nothing else changed.
+fn disk() -> Result<()> {
+    const WRITTEN: u64 = 36 << 20;
+    const BYTES: u64 = 40 << 20;
+    const OLD: u8 = 0x5a;
+    let mut image = NamedTempFile::new()?;
+    image.write_all(&vec![OLD; BYTES as usize])?;
+    judge(&boot("--append disktest", Some(&image))?, End::Success, "the disk holds what was written: ok")?;
+
+    let mut image = File::open(image.path())?;
+    image.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    image.read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 == BYTES, "the image has {} bytes", bytes.len());
+    let (new, old) = bytes.split_at(WRITTEN as usize);
+    for (index, word) in (1_u64..).zip(new.chunks_exact(8)) {
+        let expected = index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        ensure!(word == expected, "at {:#x}: {word:02x?} instead of {expected:02x?}", 8 * (index - 1));
+    }
+    ensure!(old.iter().all(|&byte| byte == OLD), "bytes behind what was written have changed");
+    Ok(())
+}
+
+/// The golden sessions in QEMU, compared with the manifests and with `vkernel`.
+fn golden(project: &Project, tests: &mut Tally) -> Result<()> {
+    // Two machines at a time: one leaves a host's CPU idle now and then, more slow each other down.
+    let test = project.cargo("test -p vkernel --test pc64 -- --test-threads 2");
+    test.env("DFLY_XTASK", env::current_exe()?).run_tests(tests)
+}
