@@ -13,7 +13,7 @@ use crate::project::Project;
 const FORBID_UNSAFE: [&str; 4] = ["crates/golden", "crates/hammer", "crates/hammer-image", "crates/vfs"];
 
 /// Where unsafe code may be, besides tests and benches: files and folders.
-const UNSAFE: [&str; 37] = [
+const UNSAFE: [&str; 44] = [
     "crates/alloc-count/src/lib.rs",
     "crates/bio/src/buf",
     "crates/hal/src/conformance",
@@ -32,6 +32,13 @@ const UNSAFE: [&str; 37] = [
     "crates/lwkt/src/lock/rw.rs",
     "crates/lwkt/src/lock/site.rs",
     "crates/lwkt/src/lock/spin.rs",
+    "crates/lwkt/src/sched/arch",
+    "crates/lwkt/src/sched/cpu.rs",
+    "crates/lwkt/src/sched/cx.rs",
+    "crates/lwkt/src/sched/host.rs",
+    "crates/lwkt/src/sched/link.rs",
+    "crates/lwkt/src/sched/registry.rs",
+    "crates/lwkt/src/sched/thread.rs",
     "crates/msgport/src/carrier",
     "crates/nvme/src/lend.rs",
     "crates/nvme/src/model/host.rs",

@@ -1,4 +1,64 @@
-//! DragonFly BSD's light weight kernel threads: a scheduler for each CPU.
+//! DragonFly BSD's light weight kernel threads: a scheduler for each CPU, threads with their own stacks, and wakers that
+//! an interrupt handler may use.
+//!
+//! A kernel implements [`Platform`] for its machine, makes a [`Scheduler`] of it, and lets each CPU
+//! [`run`](Scheduler::run) it. A thread belongs to one CPU and never leaves it. It runs until it yields, waits or ends:
+//! nothing preempts it. It waits with its [`Cx`], which is the family's [`Wait`](dfly_hal::Wait): whatever takes a
+//! `&mut dyn Wait` (a file system, a driver) blocks such a thread by running others.
+//!
+//! ```
+//! # #[cfg(feature = "std")] {
+//! use core::time::Duration;
+//! use dfly_hal::{CpuId, ThreadWait, block_on, sleep_until};
+//! use dfly_lwkt::{Config, Priority, Spec, host::Machine};
+//!
+//! let machine = Machine::start(2, Config::default())?;         // two CPUs, which are host threads
+//! let main = machine.scheduler().spawn(CpuId(0), "main".into(), |cx| {
+//!     let spec = Spec::new("reaper").priority(Priority::INT_MED);
+//!     let reaper = cx.scheduler().spawn(CpuId(1), spec, |cx| {
+//!         let clock = cx.scheduler().platform();
+//!         let soon = clock.now().saturating_add(Duration::from_millis(1));
+//!         block_on(cx, sleep_until(clock, soon), None).unwrap();
+//!     });
+//!     reaper.unwrap().join(cx).unwrap();                       // blocks this thread, and its CPU runs others
+//! })?;
+//! main.join(&mut ThreadWait::new())?;                          // blocks this host thread
+//! # }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! | | allocates | may block | from an interrupt handler | stack |
+//! |---|---|---|---|---|
+//! | [`Scheduler::new`] | yes, for good | no | no | small |
+//! | [`Scheduler::run`] | no | until the stop | no | small; interrupts of an idle CPU are on it |
+//! | [`Scheduler::spawn`] | yes | no: short lock | no | small |
+//! | [`Scheduler::stop`] | no | no | no: wakes those who join | small |
+//! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
+//! | a thread's waker: wake, clone, drop | no | no | **yes** | small |
+//! | [`Scheduler::current`], [`current`], [`threads`](Scheduler::threads), [`cpu_stats`](Scheduler::cpu_stats) | no | no | yes | a [`ThreadInfo`] |
+//!
+//! What stands where:
+//!
+//! | | threads |
+//! |---|---|
+//! | x86_64: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions |
+//! | other hosts, with `std`; Miri and loom | an OS thread stands in for each |
+//! | other bare metal | none yet: [`Platform`], [`Spec`], and the [IPI queues](ipi), which need no threads |
+//!
+//! On bare metal the interrupt entry saves what the interrupted code uses, as always, and runs on the stack that it finds.
+//! A switch saves what a call preserves, and with floating point the control words; a kernel that is built without it
+//! and turns the vector unit on for somebody saves that itself.
+//!
+//! # Not here yet
+//!
+//! The scheduler does not use the [IPI queues](ipi) yet. Tokens, critical sections and preemption, migration, the blocking locks, sleep queues, guard pages, and
+//! switches for aarch64 and riscv64. Until there is preemption a thread that holds a [`Lock`](dfly_hal::sync::Lock) while
+//! it waits lets the next thread that wants it spin for ever, as it does on a host.
+//!
+//! # Features
+//!
+//! `std`, off by default: the [`host`] machine, and a panic ends its thread only, to be reported by [`Handle::join`].
+//! Without it panics do not unwind, and the panic handler ends the machine.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -17,3 +77,8 @@ pub use platform::Platform;
 #[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
 pub use sched::*;
 pub use spec::{Config, Name, Priority, RunTime, Spec};
+
+/// The example of the README is a test.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,20 +8,23 @@ use dfly_hal::sync::Lock;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
 use dfly_hal::sync::cell::UnsafeCell;
 use dfly_hal::{CpuId, Instant};
+use dfly_msgport::{Own, Pending};
 
 use crate::platform::Platform;
 use crate::sched::arch::Context;
 use crate::sched::arch::Stack;
+use crate::sched::cx::Cx;
 use crate::sched::error::{RunError, SpawnError};
-use crate::sched::info::{CpuStats, ThreadState};
+use crate::sched::handle::Exit;
+use crate::sched::info::{CpuStats, ThreadId, ThreadState};
 use crate::sched::link::AtomicRef;
 use crate::sched::run_queue::RunQueue;
 use crate::sched::scheduler::Scheduler;
 use crate::sched::seen::Counter;
 use crate::sched::stack_size::StackSize;
-use crate::sched::thread::Thread;
+use crate::sched::thread::{Main, Thread};
 use crate::sched::wake::{Chain, Pushed, WakeList};
-use crate::spec::RunTime;
+use crate::spec::{RunTime, Spec};
 
 /// What a scheduler knows of one CPU.
 #[repr(align(128))]
@@ -133,15 +136,12 @@ impl Cpu {
     }
 
     pub(crate) fn current(&self) -> Option<&'static Thread> {
-        self.current.load(Ordering::Relaxed)
+        self.current.load()
     }
 
     /// All slots, the newest first.
     pub(crate) fn slots(&self) -> impl Iterator<Item = &'static Thread> {
-        // Acquire pairs with the Release in `new_slot`.
-        core::iter::successors(self.slots.load(Ordering::Acquire), |slot| {
-            slot.next_slot.load(Ordering::Relaxed)
-        })
+        core::iter::successors(self.slots.load(), |slot| slot.next_slot.load())
     }
 
     pub(crate) fn stats(&self) -> CpuStats {
@@ -160,10 +160,34 @@ impl Cpu {
     }
 }
 
-/// Slots.
+/// New threads, by anybody.
 impl Cpu {
+    /// Makes a thread; what is returned completes when it ends.
+    pub(crate) fn spawn(
+        &'static self,
+        size: StackSize,
+        id: ThreadId,
+        spec: &Spec,
+        main: Main,
+    ) -> Result<Pending<Exit>, SpawnError> {
+        let slot = self.take_slot(size)?;
+        let (exit, ended) = Own::new(Exit::default()).waitable();
+        // SAFETY: an empty slot, ours.
+        if !unsafe { slot.fill(id, spec, main, exit) } {
+            self.free_slot(slot);
+            return Err(SpawnError::NoMemory(size.bytes()));
+        }
+        if self.deliver(slot) {
+            // SAFETY: it was refused, so it is still ours.
+            unsafe { slot.empty() };
+            self.free_slot(slot);
+            return Err(SpawnError::Stopped);
+        }
+        Ok(ended)
+    }
+
     /// An empty slot with a stack of this size, which is the caller's.
-    pub(crate) fn take_slot(&'static self, size: StackSize) -> Result<&'static Thread, SpawnError> {
+    fn take_slot(&'static self, size: StackSize) -> Result<&'static Thread, SpawnError> {
         if let Some(slot) = self.free.lock().get_mut(size.index()).and_then(FreeList::pop) {
             return Ok(slot);
         }
@@ -171,14 +195,13 @@ impl Cpu {
         let slot: &'static Thread = Box::leak(Box::new(Thread::new(self, stack)));
         // The lock is for others who add a slot; who looks needs none.
         let _free = self.free.lock();
-        slot.next_slot.store(self.slots.load(Ordering::Relaxed), Ordering::Relaxed);
-        // Release: who finds the slot finds it whole.
-        self.slots.store(Some(slot), Ordering::Release);
+        slot.next_slot.store(self.slots.load());
+        self.slots.store(Some(slot));
         Ok(slot)
     }
 
     /// Gives back a slot that is the caller's and empty.
-    pub(crate) fn free_slot(&self, slot: &'static Thread) {
+    fn free_slot(&self, slot: &'static Thread) {
         if let Some(list) = self.free.lock().get_mut(slot.stack.size().index()) {
             list.push(slot);
         }
@@ -240,16 +263,14 @@ impl Cpu {
     }
 
     /// Blocks the thread until somebody wakes it, unless somebody has woken it since it last began to look.
-    ///
-    /// # Safety
-    /// The caller is `me`.
     #[inline]
-    pub(crate) unsafe fn block(&self, me: &'static Thread) {
+    pub(crate) fn block(&self, cx: &mut Cx<'_>) {
+        let me = cx.slot();
         // What the platform does comes first: a panic in it leaves everything as it was.
         let now = self.now();
         if me.hook.block() {
             me.seen.set_state(ThreadState::Blocked);
-            // SAFETY: the caller is on this CPU, in thread context.
+            // SAFETY: a context is its thread's own, on its CPU, in thread context.
             let next = unsafe { self.pick() };
             if next.is_some_and(|next| ptr::eq(next, me)) {
                 me.seen.set_state(ThreadState::Running);
@@ -263,11 +284,9 @@ impl Cpu {
     }
 
     /// Lets threads that are as important run, if there are any.
-    ///
-    /// # Safety
-    /// The caller is `me`.
     #[inline]
-    pub(crate) unsafe fn yield_from(&self, me: &'static Thread) {
+    pub(crate) fn yield_from(&self, cx: &mut Cx<'_>) {
+        let me = cx.slot();
         let now = self.now();
         let mine = me.seen.priority();
         let join_the_others = |local: &mut Local| {
@@ -279,7 +298,7 @@ impl Cpu {
             }
             turn
         };
-        // SAFETY: the caller is on this CPU, in thread context.
+        // SAFETY: a context is its thread's own, on its CPU, in thread context.
         if !unsafe { self.local(join_the_others) } {
             return;
         }
@@ -358,7 +377,7 @@ impl Cpu {
             from.seen.run_ns.add(now.saturating_since(since).as_nanos() as u64);
         }
         self.counts.switches.add(1);
-        self.current.store(to, Ordering::Relaxed);
+        self.current.store(to);
         let Some(to) = to else { return &self.idle };
         to.seen.switches.add(1);
         to.seen.set_state(ThreadState::Running);

@@ -36,8 +36,7 @@ impl Cx<'_> {
     /// If the thread has overflowed its stack.
     pub fn yield_now(&mut self) {
         self.check_stack();
-        // SAFETY: a context is its thread's own, in thread context.
-        unsafe { self.thread.cpu.yield_from(self.thread) };
+        self.thread.cpu.yield_from(self);
     }
 
     /// The scheduler that runs this thread.
@@ -53,6 +52,12 @@ impl Cx<'_> {
     /// The CPU that this thread is on, always the same.
     pub fn cpu(&self) -> CpuId {
         self.thread.cpu.id()
+    }
+
+    /// The thread, in whose own hands this is.
+    #[inline]
+    pub(crate) fn slot(&self) -> &'static Thread {
+        self.thread
     }
 
     /// # Panics
@@ -106,8 +111,7 @@ impl Wait for Cx<'_> {
                 thread.set_timer(at);
             }
             self.check_stack();
-            // SAFETY: a context is its thread's own, in thread context.
-            unsafe { thread.cpu.block(thread) };
+            thread.cpu.block(self);
             late = deadline.is_some_and(is_late);
         }
         Ok(())

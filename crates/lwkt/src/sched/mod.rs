@@ -1,19 +1,28 @@
 //! What runs threads. From below: `link`, `wake` and `run_queue` move nodes of any type; `arch` switches stacks; a
 //! `thread` is a slot, `cpu` goes from one to the next, `scheduler` and `cx` are what users see.
+#![deny(unsafe_code)]
 
+#[expect(unsafe_code, reason = "switches stacks by hand")]
 mod arch;
+#[expect(unsafe_code, reason = "each CPU is the only one to touch its queues, and goes from stack to stack")]
 mod cpu;
+#[expect(unsafe_code, reason = "a context speaks for its thread")]
 mod cx;
 mod error;
 mod handle;
 #[cfg(all(feature = "std", not(loom)))]
+#[expect(unsafe_code, reason = "it says which CPU the caller is")]
 pub mod host;
 mod info;
+#[expect(unsafe_code, reason = "pointers to what is never freed")]
 mod link;
+#[expect(unsafe_code, reason = "as `link`, for a static")]
+mod registry;
 mod run_queue;
 mod scheduler;
 mod seen;
 mod stack_size;
+#[expect(unsafe_code, reason = "a slot belongs to one after the other")]
 mod thread;
 mod wake;
 
@@ -21,4 +30,5 @@ pub use cx::Cx;
 pub use error::{ConfigError, JoinError, RunError, SpawnError};
 pub use handle::Handle;
 pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
-pub use scheduler::{Scheduler, current};
+pub use registry::current;
+pub use scheduler::Scheduler;

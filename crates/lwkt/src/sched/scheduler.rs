@@ -6,16 +6,16 @@ use core::fmt;
 
 use dfly_hal::CpuId;
 use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use dfly_msgport::Own;
 
 use crate::platform::Platform;
 use crate::sched::arch;
 use crate::sched::cpu::Cpu;
 use crate::sched::cx::Cx;
 use crate::sched::error::{ConfigError, RunError, SpawnError};
-use crate::sched::handle::{Exit, Handle};
+use crate::sched::handle::Handle;
 use crate::sched::info::{CpuStats, ThreadId, ThreadInfo};
 use crate::sched::link::AtomicRef;
+use crate::sched::registry;
 use crate::sched::stack_size::StackSize;
 use crate::sched::thread::Thread;
 use crate::spec::{Config, Spec};
@@ -51,7 +51,7 @@ impl Scheduler {
             cpus: (0..count).map(|_| AtomicRef::none()).collect(),
         }));
         for (id, cpu) in (0..).map(CpuId).zip(&scheduler.cpus) {
-            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler)))), Ordering::Relaxed);
+            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler)))));
         }
         registry::add(scheduler);
         Ok(scheduler)
@@ -99,21 +99,8 @@ impl Scheduler {
         if self.is_stopped() {
             return Err(SpawnError::Stopped);
         }
-        let slot = cpu.take_slot(size)?;
         let id = ThreadId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1);
-        let (exit, ended) = Own::new(Exit::default()).waitable();
-        // SAFETY: an empty slot, ours.
-        if !unsafe { slot.fill(id, &spec, Box::new(f), exit) } {
-            cpu.free_slot(slot);
-            return Err(SpawnError::NoMemory(size.bytes()));
-        }
-        if cpu.deliver(slot) {
-            // SAFETY: it was refused, so it is still ours.
-            unsafe { slot.empty() };
-            cpu.free_slot(slot);
-            return Err(SpawnError::Stopped);
-        }
-        Ok(Handle::new(id, ended))
+        cpu.spawn(size, id, &spec, Box::new(f)).map(|ended| Handle::new(id, ended))
     }
 
     /// The thread that runs on the calling CPU. From any context, panics and interrupts included.
@@ -155,56 +142,11 @@ impl Scheduler {
     }
 
     fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {
-        self.cpus.get(id.index())?.load(Ordering::Relaxed)
+        self.cpus.get(id.index())?.load()
     }
 
     fn cpus(&self) -> impl Iterator<Item = &'static Cpu> {
-        self.cpus.iter().filter_map(|cpu| cpu.load(Ordering::Relaxed))
-    }
-}
-
-/// The thread that runs on the calling CPU, whichever scheduler it is of: for a panic handler, which has none at hand.
-/// From any context. On a host, where a CPU of one machine may be a thread of another, the machine made last comes first.
-pub fn current() -> Option<ThreadInfo> {
-    registry::schedulers().find_map(Scheduler::current)
-}
-
-/// All schedulers, for [`current`] and for debuggers.
-mod registry {
-    // `core`'s atomic, not the facade's: loom's have no place in a static.
-    use core::ptr;
-    use core::sync::atomic::{AtomicPtr, Ordering};
-
-    use super::Scheduler;
-
-    static NEWEST: AtomicPtr<Link> = AtomicPtr::new(ptr::null_mut());
-
-    struct Link {
-        scheduler: &'static Scheduler,
-        older: *const Link,
-    }
-
-    fn link(ptr: *const Link) -> Option<&'static Link> {
-        // SAFETY: null, or a link that `add` has leaked.
-        unsafe { ptr.as_ref() }
-    }
-
-    pub(super) fn add(scheduler: &'static Scheduler) {
-        let new = alloc::boxed::Box::leak(alloc::boxed::Box::new(Link { scheduler, older: ptr::null() }));
-        let mut newest = NEWEST.load(Ordering::Relaxed);
-        loop {
-            new.older = newest;
-            // Release pairs with the Acquire in `schedulers`.
-            match NEWEST.compare_exchange(newest, new, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => newest = now,
-            }
-        }
-    }
-
-    pub(super) fn schedulers() -> impl Iterator<Item = &'static Scheduler> {
-        let newest = link(NEWEST.load(Ordering::Acquire));
-        core::iter::successors(newest, |at| link(at.older)).map(|at| at.scheduler)
+        self.cpus.iter().filter_map(AtomicRef::load)
     }
 }
 

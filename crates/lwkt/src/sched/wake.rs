@@ -78,12 +78,12 @@ impl<T: Node> Hook<T> {
     /// Whoever has the node on its list owns the link; the list's own order publishes it.
     #[inline]
     pub(crate) fn next(&self) -> Option<&'static T> {
-        self.link.load(Ordering::Relaxed)
+        self.link.load()
     }
 
     #[inline]
     pub(crate) fn set_next(&self, next: Option<&'static T>) {
-        self.link.store(next, Ordering::Relaxed);
+        self.link.store(next);
     }
 }
 
@@ -111,15 +111,12 @@ impl<T: Node> WakeList<T> {
     /// (5) Adds the caller's node.
     #[inline]
     pub(crate) fn push(&self, node: &'static T) -> Pushed {
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = self.head.load();
         loop {
             if let Head::Closed = head {
                 return Pushed::Closed;
             }
-            node.hook().set_next(head.node());
-            // Release: whoever takes the node sees its link and all that was done to it (pairs with the Acquire in
-            // `take` and `close`).
-            match self.head.exchange(head, Head::Node(node), Ordering::Release) {
+            match self.head.push(head, node, &node.hook().link) {
                 Ok(()) if matches!(head, Head::Asleep) => return Pushed::FoundAsleep,
                 Ok(()) => return Pushed::Queued,
                 Err(now) => head = now,
@@ -130,9 +127,9 @@ impl<T: Node> WakeList<T> {
     /// (6) Takes all there is, first pushed first, and ends the sleep that was announced. By the CPU only.
     #[inline]
     pub(crate) fn take(&self) -> Chain<T> {
-        match self.head.load(Ordering::Relaxed) {
+        match self.head.load() {
             Head::Empty | Head::Closed => Chain { first: None },
-            Head::Asleep | Head::Node(_) => Chain::reversed(self.head.swap(Head::Empty, Ordering::Acquire)),
+            Head::Asleep | Head::Node(_) => Chain::reversed(self.head.take(Head::Empty)),
         }
     }
 
@@ -140,18 +137,18 @@ impl<T: Node> WakeList<T> {
     #[inline]
     pub(crate) fn announce_sleep(&self) -> bool {
         // It publishes nothing: the push that finds it, or the failure, decides.
-        self.head.exchange(Head::Empty, Head::Asleep, Ordering::Relaxed).is_ok()
+        self.head.exchange(Head::Empty, Head::Asleep).is_ok()
     }
 
     /// Whether a push has ended the sleep that was announced.
     #[inline]
     pub(crate) fn is_awake(&self) -> bool {
-        !matches!(self.head.load(Ordering::Relaxed), Head::Asleep)
+        !matches!(self.head.load(), Head::Asleep)
     }
 
     /// (8) Takes all there is and refuses what comes after. By the CPU only.
     pub(crate) fn close(&self) -> Chain<T> {
-        Chain::reversed(self.head.swap(Head::Closed, Ordering::Acquire))
+        Chain::reversed(self.head.take(Head::Closed))
     }
 }
 
@@ -161,8 +158,8 @@ pub(crate) struct Chain<T: Node> {
 }
 
 impl<T: Node> Chain<T> {
-    fn reversed(head: Head<T>) -> Self {
-        let (mut rest, mut first) = (head.node(), None);
+    fn reversed(mut rest: Option<&'static T>) -> Self {
+        let mut first = None;
         while let Some(node) = rest {
             rest = node.hook().next();
             node.hook().set_next(first);
