@@ -43,7 +43,7 @@
 //! |---|---|
 //! | x86_64: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions |
 //! | other hosts, with `std`; Miri and loom | an OS thread stands in for each |
-//! | other bare metal | none yet: [`Platform`], [`Spec`], and the [IPI queues](ipi), which need no threads |
+//! | other bare metal | none yet: [`Platform`], [`Spec`], the [IPI queues](ipi) and the [locks](lock) |
 //!
 //! On bare metal the interrupt entry saves what the interrupted code uses, as always, and runs on the stack that it finds.
 //! A switch saves what a call preserves, and with floating point the control words; a kernel that is built without it
@@ -51,8 +51,8 @@
 //!
 //! # Not here yet
 //!
-//! The scheduler does not use the [IPI queues](ipi) yet. Tokens, critical sections and preemption, migration, the blocking locks, sleep queues, guard pages, and
-//! switches for aarch64 and riscv64. Until there is preemption a thread that holds a [`Lock`](dfly_hal::sync::Lock) while
+//! Tokens, critical sections and preemption, migration, sleep queues, guard pages, and switches for aarch64 and riscv64.
+//! [IPI queues](ipi) and [locks](lock) stand by themselves, and the scheduler does not use them yet. Until there is preemption a thread that holds a [`Lock`](dfly_hal::sync::Lock) while
 //! it waits lets the next thread that wants it spin for ever, as it does on a host.
 //!
 //! # Features
