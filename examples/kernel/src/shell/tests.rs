@@ -11,7 +11,11 @@ use dfly_hal::sync::Lock;
 use dfly_hammer_image::{Format, demo};
 use dfly_lwkt::ThreadInfo;
 use dfly_vfs::mem::MemFs;
-use dfly_vfs::{Access, DeviceNumber, FileSystemExt as _, SetAttr, SetTime, Special, Timestamp};
+use dfly_vfs::{
+    Access, Attr, Call, DeviceNumber, DirSink, Entry, Errno, FIRST_COOKIE, FileSystem, FileSystemExt as _,
+    Kind, LinkSink, Name, NodeId, OpenId, Opened, ReadSink, SetAttr, SetTime, Special, StatFs, Timestamp,
+    Walk,
+};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::format;
@@ -270,6 +274,78 @@ fn ls_lists_trees() {
         shown("ls -R"),
         "d\nmnt\nnowhere\nnull\nto_d\n\n./d:\n\\x1b[2J\\xff\\x0a\na\nb\nsub\n\n./d/sub:\ninner\n\n./mnt:\n"
     );
+}
+
+/// 64 directories, one below the other, each under two names: 2^64 paths.
+struct Maze;
+
+impl FileSystem for Maze {
+    fn root(&self) -> NodeId {
+        NodeId([0; 3])
+    }
+    fn statfs(&self, _: &mut Call<'_>) -> dfly_vfs::Result<StatFs> {
+        Err(Errno::ENOSYS.into())
+    }
+    fn getattr(&self, _: &mut Call<'_>, node: NodeId) -> dfly_vfs::Result<Attr> {
+        let mut attr = Attr::new(node, Kind::Directory);
+        attr.mode = 0o755;
+        Ok(attr)
+    }
+    fn nresolve(&self, c: &mut Call<'_>, dir: NodeId, _: Name<'_>) -> dfly_vfs::Result<Attr> {
+        self.getattr(c, NodeId([dir.0[0] + 1, 0, 0]))
+    }
+    fn nlookupdotdot(&self, c: &mut Call<'_>, dir: NodeId) -> dfly_vfs::Result<Attr> {
+        self.getattr(c, NodeId([dir.0[0].saturating_sub(1), 0, 0]))
+    }
+    fn readlink(&self, _: &mut Call<'_>, _: NodeId, _: &mut LinkSink<'_>) -> dfly_vfs::Result<()> {
+        Err(Errno::EINVAL.into())
+    }
+    fn open(&self, _: &mut Call<'_>, node: NodeId, _: Access) -> dfly_vfs::Result<Opened> {
+        Ok(Opened { open: OpenId(0), node })
+    }
+    fn close(&self, _: OpenId) {}
+    fn read(
+        &self,
+        _: &mut Call<'_>,
+        _: NodeId,
+        _: u64,
+        _: u64,
+        _: &mut ReadSink<'_>,
+    ) -> dfly_vfs::Result<u64> {
+        Err(Errno::EISDIR.into())
+    }
+    fn readdir(
+        &self,
+        _: &mut Call<'_>,
+        dir: NodeId,
+        cookie: u64,
+        out: &mut DirSink<'_>,
+    ) -> dfly_vfs::Result<()> {
+        let below = NodeId([dir.0[0] + 1, 0, 0]);
+        let names = [&b"a"[..], b"b"].into_iter().zip(FIRST_COOKIE..).filter(|_| dir.0[0] < 63);
+        for (name, at) in names.skip_while(|&(_, at)| at < cookie) {
+            let entry = Entry { name, node: below, kind: Kind::Directory, fileid: below.0[0], next: at + 1 };
+            if out(entry).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn ls_lists_a_directory_once_whatever_names_it_has() {
+    let machine = Machine::new();
+    let mut nothing = || ();
+    let w = &mut SpinWait::new(&mut nothing);
+    let c = &mut Call::new(w);
+    let at = machine.mounts.walk(c, &machine.mounts.root(), b"mnt", &Walk::default()).unwrap().0;
+    machine.mounts.mount(c, &at, Arc::new(Maze), b"maze", b"/mnt").unwrap();
+    drop(at);
+    let (verdict, out) = machine.script("ls -R /mnt");
+    assert_eq!(verdict, Verdict::Failure);
+    assert_eq!(out.lines().filter(|line| line.ends_with(':')).count(), 63);
+    assert_eq!(out.lines().filter(|line| line.ends_with("directory is listed already")).count(), 63);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `ls`: names, and what they stand for. Source: ls(1).
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use dfly_vfs::text::{long, printable};
-use dfly_vfs::{Attr, Errno, Kind, Last, PATH_MAX, Place, Result};
+use dfly_vfs::{Attr, Errno, FileSystem, Kind, Last, PATH_MAX, Place, Result};
 
 use crate::shell::context::{Command, Context, Outcome, say};
 use crate::shell::options::Args;
@@ -41,12 +42,16 @@ fn run(ctx: &mut Context<'_>, args: &[Vec<u8>]) -> Outcome {
     let mut next: Vec<Level> = dirs.into_iter().rev().map(|dir| Level { dir, above: 0 }).collect();
     let headers = operands.len() > 1;
     let mut first = files.is_empty();
-    // The directories on the way to the one that is listed.
-    let mut way: Vec<Place> = Vec::new();
+    // The directories below an operand that were listed. In a damaged tree a directory may have many names, and to list it
+    // under each of them could take for ever.
+    let mut listed = BTreeSet::new();
     while let Some(Level { dir, above }) = next.pop() {
-        way.truncate(above);
-        if way.contains(&dir.place) {
-            ctx.complain(&dir.name, "directory causes a cycle");
+        if above == 0 {
+            listed.clear();
+        }
+        let file_system = core::ptr::from_ref::<dyn FileSystem>(&*dir.place.mounted).addr();
+        if !listed.insert((file_system, dir.place.node)) {
+            ctx.complain(&dir.name, "directory is listed already");
             continue;
         }
         if !first {
@@ -57,8 +62,7 @@ fn run(ctx: &mut Context<'_>, args: &[Vec<u8>]) -> Outcome {
         }
         first = false;
         let below = list(ctx, &args, &dir);
-        way.push(dir.place);
-        next.extend(below.into_iter().rev().map(|dir| Level { dir, above: way.len() }));
+        next.extend(below.into_iter().rev().map(|dir| Level { dir, above: above + 1 }));
     }
     Ok(())
 }
