@@ -47,6 +47,8 @@ pub(crate) struct Queue<H: Dma> {
     pub(crate) pair: Pair<H>,
     shape: Shape,
     lists: Coherent<U64, H>,
+    /// Entries of each command's area in `lists`.
+    list_entries: usize,
     slots: Vec<(Slot, Instant)>,
     /// Jobs that found the queue full, by namespace.
     parked: Vec<JobList>,
@@ -97,12 +99,14 @@ impl<H: Dma + Clone> Queue<H> {
         slots: u16,
         namespaces: usize,
     ) -> Result<Self, DmaError> {
-        let entries = shape.list_entries().saturating_mul(slots.into());
+        let list_entries = shape.list_entries();
+        let entries = list_entries.saturating_mul(slots.into());
         let constraints = Constraints { align: shape.page_bytes, ..Constraints::ANY };
         Ok(Self {
             pair,
             shape,
             lists: Coherent::alloc(hal.clone(), entries, &constraints)?,
+            list_entries,
             slots: (0..slots).map(|slot| (Slot::new(slot, shape.pages()), Instant::FAR_FUTURE)).collect(),
             parked: core::iter::repeat_with(JobList::new).take(namespaces).collect(),
             waiting: 0,
@@ -243,7 +247,7 @@ impl<H: Dma + Clone> Queue<H> {
         if job.op() == Op::Write && job.is_fua() {
             command = command.with_fua();
         }
-        let entries = self.shape.list_entries();
+        let entries = self.list_entries;
         let mut area = Area { lists: &mut self.lists, first: usize::from(slot) * entries, entries };
         let Some((room, slot_due)) = self.slots.get_mut(usize::from(slot)) else {
             return Started::Failed(ended(job, Err(Failure::Device)));

@@ -103,7 +103,7 @@ fn on_a_machine_that_copies() {
 fn where_it_lies() {
     // SAFETY: `Nvme` drives the model, with memory of `HostDma`.
     let memory = unsafe { HostMemory::new() };
-    lend(crate::host(), memory, &mut || ());
+    lend(crate::machine::host(), memory, &mut || ());
 }
 
 #[test]

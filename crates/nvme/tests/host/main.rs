@@ -3,93 +3,26 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lend;
+mod machine;
 
 use std::future::Future;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::pin::pin;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 use dfly_alloc_count::allocator_calls;
 use dfly_bio::{Bio, BlockDevice, Buf, Image, JobList, PendingBio};
-use dfly_hal::dma::{CoherentMem, Constraints, DevAddr, Direction, Dma, DmaError, Mapping, SegmentSink};
-use dfly_hal::host::{HostClock, HostCpus, HostDma};
-use dfly_hal::{Clock, CpuId, Cpus, Instant, SpinWait, ThreadWait};
+use dfly_hal::dma::DevAddr;
+use dfly_hal::{SpinWait, ThreadWait};
 use dfly_hammer::{Hammer, MountOptions};
 use dfly_hammer_image::{Builder, Content};
 use dfly_nvme::model::{DeviceMemory, Disk, HostMemory, Model};
 use dfly_nvme::spec::{Command, Opcode};
 use dfly_nvme::{Config, Interrupts, Nvme};
 use dfly_vfs::{Call, FileSystem, Name};
+use machine::host;
 use zerocopy::FromBytes;
-
-struct Host {
-    clock: HostClock,
-    cpus: HostCpus,
-}
-
-// SAFETY: `HostDma` keeps the promises.
-unsafe impl Dma for Host {
-    fn alloc_coherent(&self, len: usize, constraints: &Constraints) -> Result<CoherentMem, DmaError> {
-        HostDma.alloc_coherent(len, constraints)
-    }
-    unsafe fn free_coherent(&self, mem: CoherentMem) {
-        // SAFETY: passed on.
-        unsafe { HostDma.free_coherent(mem) }
-    }
-    unsafe fn map(
-        &self,
-        cpu: NonNull<u8>,
-        len: usize,
-        direction: Direction,
-        constraints: &Constraints,
-        sink: &mut SegmentSink<'_>,
-    ) -> Result<Mapping, DmaError> {
-        // SAFETY: passed on.
-        unsafe { HostDma.map(cpu, len, direction, constraints, sink) }
-    }
-    unsafe fn unmap(&self, mapping: Mapping) {
-        // SAFETY: passed on.
-        unsafe { HostDma.unmap(mapping) }
-    }
-    unsafe fn sync_for_device(&self, mapping: &Mapping, range: Range<usize>) {
-        // SAFETY: passed on.
-        unsafe { HostDma.sync_for_device(mapping, range) }
-    }
-    unsafe fn sync_for_cpu(&self, mapping: &Mapping, range: Range<usize>) {
-        // SAFETY: passed on.
-        unsafe { HostDma.sync_for_cpu(mapping, range) }
-    }
-    fn wmb(&self) {
-        HostDma.wmb();
-    }
-    fn rmb(&self) {
-        HostDma.rmb();
-    }
-}
-
-impl Clock for Host {
-    fn now(&self) -> Instant {
-        self.clock.now()
-    }
-    fn wake_at(&self, at: Instant, waker: &Waker) {
-        self.clock.wake_at(at, waker);
-    }
-}
-
-// SAFETY: `HostCpus` keeps the promises.
-unsafe impl Cpus for Host {
-    fn this(&self) -> CpuId {
-        self.cpus.this()
-    }
-    fn count(&self) -> u32 {
-        self.cpus.count()
-    }
-    fn raise_ipi(&self, to: CpuId) {
-        self.cpus.raise_ipi(to);
-    }
-}
 
 /// What the controller reads: commands, and entries of PRP lists.
 struct Overheard {
@@ -137,10 +70,6 @@ impl Overheard {
         });
         [start].into_iter().chain(entries).collect()
     }
-}
-
-fn host() -> Arc<Host> {
-    Arc::new(Host { clock: HostClock::new(), cpus: HostCpus::new(1) })
 }
 
 #[test]
