@@ -3,15 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use dfly_bio::Image as Bytes;
 use dfly_hammer_image::{Builder, Content, Format, Volume, demo};
-use dfly_nvme::model::{Abilities, Disk, Fault, Mistake};
+use dfly_nvme::model::{Abilities, Disk, Fault, Medium, Mistake};
+use dfly_nvme::spec::Opcode;
 use kernel::{Session, Verdict};
-use vkernel::{BackSide, Console, Drive, Vkernel};
+use vkernel::{Ask, BackSide, Console, Drive, ReadOnly, Vkernel};
 
 /// No session here takes so long.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -19,6 +20,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_millis(300);
 /// What a script says where something is to go wrong.
 const NOW: &str = "now it happens";
+
+/// What a small file system's largest file hashes to.
+const LARGE: &str = "kinds/large) = 3682eb6cba677b5bc31a235af7e26b4d2509c3f81b1b26ece500942aad30bebd";
 
 /// What a machine does after something went wrong: `nvme0` is sound.
 const ALL_IS_WELL: &str = "
@@ -31,34 +35,50 @@ ps
 dmesg
 ";
 
-/// The disk of the tests: `/big` has 32 MiB.
-fn big_file() -> Volume {
+/// A file system whose `/big` has 32 MiB.
+static BIG_FILE: LazyLock<Volume> = LazyLock::new(|| {
     let mut fs = Builder::new(Format { volumes: vec![128 << 20], ..Format::default() });
     let root = fs.root();
     fs.file(root, "big", Content::pattern(7, 32 << 20));
     fs.commit();
     fs.finish().unwrap().volumes.swap_remove(0)
-}
+});
 
-/// The volumes of a small file system.
-fn small(volumes: usize) -> Vec<Volume> {
-    demo(Format { volumes: vec![64 << 20; volumes], ..Format::default() }).finish().unwrap().volumes
-}
+/// A small file system.
+static SMALL: LazyLock<Volume> =
+    LazyLock::new(|| demo(Format::default()).finish().unwrap().volumes.swap_remove(0));
 
-/// A drive whose requests are late soon.
-fn impatient(mut drive: Drive) -> Drive {
-    drive.config.io_timeout = LATE;
+/// A controller of which nobody expects much: it asks for half a second to start or stop, and requests are late soon.
+fn hasty(medium: impl Medium + 'static) -> Drive {
+    let mut drive = Drive::with(Disk::new(512, medium), Abilities { to: 1, ..Abilities::default() });
+    (drive.config.io_timeout, drive.config.admin_timeout) = (LATE, LATE);
     drive
 }
 
-/// A controller with a disk of so many zero bytes, and little patience asked of its driver.
+/// A disk of so many zero bytes.
 fn zeroes(bytes: u64) -> Drive {
-    Drive::with(Disk::new(512, Bytes::new(bytes)), Abilities { to: 1, ..Abilities::default() })
+    hasty(Bytes::new(bytes))
 }
 
 /// Runs `script` on a machine whose `nvme0` is sound and whose `nvme1` is `drive`, sees whether all is well then, and
 /// returns what was shown. Does `at_now` to the drive when the script says [`NOW`].
 fn shown(drive: Drive, script: &str, at_now: impl Fn(&BackSide) + Send + 'static) -> String {
+    session(drive, Session::Script(format!("{script}\n{ALL_IS_WELL}").into()), |_: &str| None, at_now)
+}
+
+/// As [`shown`], with a script of which any line may fail.
+fn survived(drive: Drive, script: &str) -> String {
+    let lines: Vec<String> = script.lines().chain(ALL_IS_WELL.lines()).map(str::to_owned).collect();
+    let mut lines = lines.into_iter();
+    session(drive, Session::Interactive, move |_: &str| Some(lines.next()?.into()), |_| ())
+}
+
+fn session(
+    drive: Drive,
+    session: Session,
+    ask: impl Ask,
+    at_now: impl Fn(&BackSide) + Send + 'static,
+) -> String {
     let (text, back_side) = (Arc::new(Mutex::new(String::new())), drive.back_side());
     let to = text.clone();
     let show = move |bytes: &[u8]| {
@@ -68,13 +88,13 @@ fn shown(drive: Drive, script: &str, at_now: impl Fn(&BackSide) + Send + 'static
             at_now(&back_side);
         }
     };
-    let sound = Drive::volume(small(1).remove(0));
+    let sound = Drive::volume(SMALL.clone());
     let counts = sound.back_side();
     let machine = Vkernel {
         cpus: 2,
         drives: vec![sound, drive],
-        terminal: Arc::new(Console::new(show, |_: &str| None).unwrap()),
-        session: Session::Script(format!("{script}\n{ALL_IS_WELL}").into()),
+        terminal: Arc::new(Console::new(show, ask).unwrap()),
+        session,
     };
     let (ended, end) = mpsc::channel();
     thread::spawn(move || ended.send(machine.boot().unwrap().join()));
@@ -82,13 +102,7 @@ fn shown(drive: Drive, script: &str, at_now: impl Fn(&BackSide) + Send + 'static
     let text = text.lock().unwrap().clone();
     assert_eq!(verdict, Ok(Verdict::Success), "{text}");
     // Of cat, of sha256, of ps, of dmesg, at the end.
-    let healthy = [
-        "Wednesday: began anew.",
-        "SHA256 (/sound/kinds/large) = 3682eb6c",
-        "STATE",
-        "] dfly ",
-        "the machine is down",
-    ];
+    let healthy = ["Wednesday: began anew.", LARGE, "STATE", "] dfly ", "the machine is down"];
     assert_shown(&text, &healthy);
     assert_eq!(text.matches("] dfly ").count(), 2, "{text}");
     assert_eq!(counts.counts().misuse, 0);
@@ -147,15 +161,17 @@ fn a_disk_that_is_too_small_for_hammer() {
 
 #[test]
 fn a_disk_that_is_cut_off() {
-    let mut volume = small(1).remove(0);
+    let mut volume = SMALL.clone();
     volume.resize(20 << 20);
     cannot_be_mounted(Drive::volume(volume), "truncated?");
 }
 
 #[test]
 fn a_disk_without_the_other_volume() {
+    let mut volumes =
+        demo(Format { volumes: vec![64 << 20; 2], ..Format::default() }).finish().unwrap().volumes;
     let text = shown(
-        Drive::volume(small(2).remove(0)),
+        Drive::volume(volumes.swap_remove(0)),
         "! mount -r nvme1 /mnt\n! mount -r nvme1:nvme7 /mnt\n! mount -r nvme1:nvme0 /mnt",
         |_| (),
     );
@@ -167,8 +183,7 @@ fn a_disk_without_the_other_volume() {
 
 #[test]
 fn blocks_of_4096_bytes_work() {
-    let volume = small(1).remove(0);
-    let disk = Disk::new(4096, vkernel::ReadOnly(volume));
+    let disk = Disk::new(4096, ReadOnly(SMALL.clone()));
     let text = shown(Drive::new(disk), "mount -r nvme1 /mnt\ncat /mnt/docs/notes", |_| ());
     assert_shown(&text, &["in blocks of 4096 bytes", "Wednesday: began anew."]);
 }
@@ -186,7 +201,7 @@ fn blocks_of_odd_sizes_are_refused() {
 fn fails_in_the_middle(fault: Fault, messages: &[&str]) {
     let script =
         format!("mount -r nvme1 /mnt\necho {NOW}\n! sha256 /mnt/big\n! sha256 /mnt/big\numount /mnt");
-    let text = shown(impatient(Drive::volume(big_file())), &script, move |drive| drive.inject(fault));
+    let text = shown(hasty(ReadOnly(BIG_FILE.clone())), &script, move |drive| drive.inject(fault));
     assert_shown(&text, messages);
     assert_shown(&text, &["sha256: /mnt/big: ", "nvme1: stopped: "]);
 }
@@ -224,8 +239,9 @@ fn a_controller_that_is_stuck() {
 #[test]
 fn a_block_that_cannot_be_read_fails_one_read_only() {
     let script = format!("mount -r nvme1 /mnt\necho {NOW}\n! sha256 /mnt/big\nsha256 /mnt/big");
-    let text =
-        shown(Drive::volume(big_file()), &script, |drive| drive.inject(Fault::Io(Mistake::Status(2, 0x81))));
+    let text = shown(Drive::volume(BIG_FILE.clone()), &script, |drive| {
+        drive.inject(Fault::Io(Mistake::Status(2, 0x81)))
+    });
     assert_shown(&text, &["sha256: /mnt/big: ", "device error", "SHA256 (/mnt/big) = "]);
     assert!(!text.contains("stopped"), "{text}");
 }
@@ -233,6 +249,55 @@ fn a_block_that_cannot_be_read_fails_one_read_only() {
 #[test]
 fn a_completion_that_nobody_announces_is_found() {
     let script = format!("mount -r nvme1 /mnt\necho {NOW}\nsha256 /mnt/big");
-    let text = shown(Drive::volume(big_file()), &script, |drive| drive.inject(Fault::Io(Mistake::Silent)));
+    let text =
+        shown(Drive::volume(BIG_FILE.clone()), &script, |drive| drive.inject(Fault::Io(Mistake::Silent)));
     assert_shown(&text, &["SHA256 (/mnt/big) = "]);
+}
+
+/// With any one fault a file is read as it is, or not at all.
+fn right_or_failed(fault: Fault) {
+    let drive = hasty(ReadOnly(SMALL.clone()));
+    drive.back_side().inject(fault);
+    let text = survived(drive, "mount -r nvme1 /mnt\nsha256 /mnt/kinds/large\numount /mnt");
+    let hashes = text.matches("SHA256 (").count();
+    assert_eq!(hashes, text.matches(LARGE).count(), "{fault:?}: {text}");
+    assert!(hashes == 2 || text.contains("sha256: /mnt/kinds/large: "), "{fault:?}: {text}");
+}
+
+#[test]
+fn whenever_a_controller_is_removed() {
+    // Most of the time is spent in waiting, which several machines can do at once.
+    let moments: Vec<u64> = (0..60).collect();
+    thread::scope(|s| {
+        for moments in moments.chunks(moments.len().div_ceil(8)) {
+            s.spawn(|| moments.iter().for_each(|&accesses| right_or_failed(Fault::AllOnesAfter(accesses))));
+        }
+    });
+}
+
+/// Everything that a controller can get wrong with a command.
+const MISTAKES: [Mistake; 9] = [
+    Mistake::UnknownCid,
+    Mistake::Duplicate,
+    Mistake::WrongQueue,
+    Mistake::BadHead,
+    Mistake::OldHead,
+    Mistake::Status(0, 6),
+    Mistake::Drop,
+    Mistake::Nothing,
+    Mistake::Silent,
+];
+
+#[test]
+fn whatever_goes_wrong_with_a_read() {
+    MISTAKES.into_iter().for_each(|mistake| right_or_failed(Fault::Io(mistake)));
+}
+
+#[test]
+fn whatever_goes_wrong_with_an_admin_command() {
+    for opcode in
+        [Opcode::ADMIN_CREATE_SQ, Opcode::ADMIN_CREATE_CQ, Opcode::ADMIN_IDENTIFY, Opcode::ADMIN_SET_FEATURES]
+    {
+        MISTAKES.into_iter().for_each(|mistake| right_or_failed(Fault::Admin(opcode, mistake)));
+    }
 }

@@ -7,15 +7,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dfly_golden::Golden;
-use session::{IMAGES, Session, boot_time, disks, vkernel, without_kernel_messages};
+use dfly_golden::{Golden, IMAGES};
+use session::{Session, boot_time, disks, vkernel, without_kernel_messages};
+
+/// The images whose manifest has no list of what a read-only mount shows.
+const NOT_LISTED: &[&str] = &["btree-deep", "crash-in-recovery-1", "hugefile"];
 
 /// From nothing to the shell.
 const LONGEST_BOOT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     dfly_golden::run(|suite| {
-        suite.each("the shell shows what the manifest says", IMAGES, facts);
+        let listed: Vec<&str> = IMAGES.iter().copied().filter(|image| !NOT_LISTED.contains(image)).collect();
+        suite.each("the shell shows what the manifest says", &listed, facts);
         suite.test("a line that is missing or different is noticed", differences);
         suite.test("the machine boots in no time", boot);
     })

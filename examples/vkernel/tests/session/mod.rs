@@ -15,9 +15,6 @@ use dfly_golden::{Entry, Kind, Manifest, View};
 
 pub(crate) use words::{boot_time, quoted, without_kernel_messages};
 
-/// The images whose sessions are run.
-pub(crate) const IMAGES: &[&str] = &["basic", "history", "pfs", "multivol"];
-
 /// Where the script mounts the image.
 const MOUNT_POINT: &str = "/mnt";
 
