@@ -14,7 +14,7 @@ pub(crate) const LIBRARIES: [&str; 7] =
     ["dfly-hal", "dfly-msgport", "dfly-lwkt", "dfly-bio", "dfly-nvme", "dfly-vfs", "dfly-hammer"];
 
 /// The programs that a user builds with the oldest supported Rust.
-pub(crate) const TOOLS: [&str; 2] = ["hammer-tools", "vkernel"];
+pub(crate) const TOOLS: [&str; 1] = ["hammer-tools"];
 
 /// The checkout and its target directory.
 pub(crate) struct Project {
