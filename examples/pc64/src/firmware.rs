@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::ptr;
 use core::slice;
 
-use crate::{cpu, memory};
+use crate::{cpu, heap, memory};
 
 /// Memory at and above this address is not looked at: the boot's page tables end here.
 const END: u64 = 4 << 30;
@@ -14,13 +14,12 @@ const END: u64 = 4 << 30;
 pub fn bytes(at: u64, len: usize) -> Option<&'static [u8]> {
     let end = at.checked_add(len as u64).filter(|&end| at > 0 && end <= END)?;
     let range = at..end;
-    if overlaps(&range, &memory::image()) || overlaps(&range, &cpu::TRAMPOLINE) || memory::heap_holds(&range)
-    {
+    if overlaps(&range, &memory::image()) || overlaps(&range, &cpu::TRAMPOLINE) || heap::holds(&range) {
         return None;
     }
     let start = ptr::with_exposed_provenance(usize::try_from(at).ok()?);
     // SAFETY: mapped one to one. Nobody writes it: the firmware is done, the image's variables are elsewhere, and the heap
-    // is set up without what has been handed out here (`memory::init`), and refused afterwards.
+    // is set up without what has been handed out here (`heap::claim`), and refused afterwards.
     Some(unsafe { slice::from_raw_parts(start, len) })
 }
 

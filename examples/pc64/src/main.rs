@@ -19,9 +19,11 @@ mod disktest;
 mod dma;
 #[expect(unsafe_code, reason = "tables that the firmware left")]
 mod firmware;
+#[expect(unsafe_code, reason = "the allocator")]
+mod heap;
 #[expect(unsafe_code, reason = "the gates")]
 mod interrupts;
-#[expect(unsafe_code, reason = "the heap, page tables")]
+#[expect(unsafe_code, reason = "page tables")]
 mod memory;
 #[expect(unsafe_code, reason = "registers of devices")]
 mod msix;
@@ -35,6 +37,8 @@ mod pci;
 mod platform;
 #[expect(unsafe_code, reason = "I/O instructions")]
 mod port;
+#[expect(unsafe_code, reason = "deliberate faults")]
+mod probe;
 mod selftest;
 #[expect(unsafe_code, reason = "registers of the serial line")]
 mod serial;

@@ -1,4 +1,4 @@
-//! Memory: the heap, and page tables that map everything one to one, each part with its own rights.
+//! Page tables: everything is mapped one to one, each part with its own rights.
 //!
 //! | what | rights |
 //! |---|---|
@@ -8,22 +8,19 @@
 //! | everything else below 4 GiB, and BARs above | write, uncached |
 
 use alloc::boxed::Box;
-use core::alloc::{GlobalAlloc, Layout};
+use core::alloc::Layout;
 use core::arch::global_asm;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 use dfly_hal::sync::Lock;
-use talc::base::Talc;
-use talc::base::binning::DefaultBinning;
-use talc::source::Manual;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
 use crate::boot::BootInfo;
-use crate::cpu;
 use crate::firmware::overlaps;
+use crate::heap;
 
 global_asm!(include_str!("asm/copy.s"), options(att_syntax));
 
@@ -35,7 +32,6 @@ const BOOT_END: u64 = 4 << 30;
 const MOST_MEMORY: u64 = 1 << 40;
 /// Firmware's and the trampoline's; nothing there is given to the heap.
 const LOW_END: u64 = 1 << 20;
-const MOST_HEAP_RANGES: usize = 80;
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -66,7 +62,7 @@ pub fn text() -> Range<u64> {
 
 /// Gives ordinary memory to the heap, and puts the final page tables in place. Once, on the boot CPU.
 pub fn init(info: &BootInfo) {
-    HEAP.claim(info, LOW_END..BOOT_END);
+    heap::claim(info, LOW_END..BOOT_END);
     let end = info.ram().map(|ram| ram.end).max().unwrap_or(0).clamp(BOOT_END, MOST_MEMORY);
     let mut tables = Tables(Box::leak(Table::new()));
     for at in (0..end).step_by(LARGE as usize) {
@@ -79,7 +75,13 @@ pub fn init(info: &BootInfo) {
     tables.set(address!(boot_stack_guard), SMALL, NONE);
     *TABLES.lock() = Some(tables);
     activate();
-    HEAP.claim(info, BOOT_END..MOST_MEMORY);
+    heap::claim(info, BOOT_END..MOST_MEMORY);
+}
+
+/// Whether `range` can be part of a stack, for who follows one in a panic.
+pub fn may_be_stack(range: &Range<u64>) -> bool {
+    let (bottom, top) = (address!(boot_stack_guard) + SMALL, address!(boot_stack_top));
+    (bottom <= range.start && range.end <= top) || heap::holds_all_in_panic(range)
 }
 
 /// Puts the page tables in place on this CPU.
@@ -95,7 +97,7 @@ pub fn activate() {
 /// Registers of devices: the `len` bytes at `at`, uncached. `None` where that is ordinary memory, or no place for them.
 pub fn device(at: u64, len: u64) -> Option<NonNull<u8>> {
     let range = at..at.checked_add(len).filter(|&end| at >= LOW_END && end <= 1 << 46)?;
-    if overlaps(&range, &image()) || heap_holds(&range) {
+    if overlaps(&range, &image()) || heap::holds(&range) {
         return None;
     }
     let mut tables = TABLES.lock();
@@ -122,118 +124,6 @@ pub fn stack(bytes: usize) -> u64 {
         x86_64::instructions::tlb::flush(x86_64::VirtAddr::new(bottom));
     }
     bottom + layout.size() as u64
-}
-
-/// Whether any of `range` belongs to the heap.
-pub fn heap_holds(range: &Range<u64>) -> bool {
-    HEAP.ranges.lock().iter().any(|&(start, end)| overlaps(range, &(start..end)))
-}
-
-/// Whether `range` can be part of a stack, for who follows one in a panic: locks that are taken are left alone.
-pub fn may_be_stack(range: &Range<u64>) -> bool {
-    let boots = address!(boot_stack_guard) + SMALL..address!(boot_stack_top);
-    let inside = |whole: &Range<u64>| whole.start <= range.start && range.end <= whole.end;
-    inside(&boots)
-        || HEAP
-            .ranges
-            .try_lock()
-            .is_some_and(|ranges| ranges.iter().any(|&(start, end)| inside(&(start..end))))
-}
-
-/// Copies memory of the heap as a device does: for the test of memory for devices.
-pub fn read_as_device(from: u64, to: &mut [u8]) -> bool {
-    let range = from..from + to.len() as u64;
-    let from = ptr::with_exposed_provenance::<u8>(from as usize);
-    let inside = heap_holds(&range);
-    if inside {
-        // SAFETY: mapped memory of the heap, which the suite made with zeroes and has lent to its device.
-        unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
-    }
-    inside
-}
-
-/// As [`read_as_device`], in the other direction.
-pub fn write_as_device(to: u64, from: &[u8]) -> bool {
-    let range = to..to + from.len() as u64;
-    let to = ptr::with_exposed_provenance_mut::<u8>(to as usize);
-    let inside = heap_holds(&range);
-    if inside {
-        // SAFETY: as above.
-        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-    }
-    inside
-}
-
-/// Reads from the page at 0, where nothing is.
-pub fn touch_nothing() {
-    // SAFETY: not at all: it is for seeing the fault.
-    let _ = unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
-}
-
-/// Takes every page away, the gates' and their stubs' too: nothing is left but a triple fault.
-pub fn forget_everything() {
-    let empty = PhysFrame::containing_address(PhysAddr::new(0xfff0_0000));
-    // SAFETY: not at all: it is for seeing the machine end.
-    unsafe { Cr3::write(empty, Cr3Flags::empty()) };
-}
-
-/// The heap. Interrupt handlers neither allocate nor free: it is said to whoever tries, because the lock may be the
-/// interrupted thread's.
-#[global_allocator]
-static HEAP: Heap =
-    Heap { memory: Lock::new(Talc::new(Manual)), ranges: Lock::new([(0, 0); MOST_HEAP_RANGES]) };
-
-struct Heap {
-    memory: Lock<Talc<Manual, DefaultBinning>>,
-    ranges: Lock<[(u64, u64); MOST_HEAP_RANGES]>,
-}
-
-impl Heap {
-    /// Takes the ordinary memory of `window`, except for what is used: image, command line, module.
-    fn claim(&self, info: &BootInfo, window: Range<u64>) {
-        let slice = |bytes: &[u8]| {
-            let start = bytes.as_ptr().addr() as u64;
-            start..start + bytes.len() as u64
-        };
-        let mut used = [image(), slice(info.command_line.as_bytes()), slice(info.module.unwrap_or(&[]))];
-        used.sort_by_key(|range| range.start);
-        for ram in info.ram() {
-            let (mut start, end) = (ram.start.max(window.start), ram.end.min(window.end));
-            for hole in used.iter().filter(|hole| overlaps(hole, &ram)) {
-                self.add(start, hole.start.min(end));
-                start = start.max(hole.end);
-            }
-            self.add(start, end);
-        }
-    }
-
-    fn add(&self, start: u64, end: u64) {
-        let (start, end) = (start.next_multiple_of(SMALL), end & !(SMALL - 1));
-        if start >= end {
-            return;
-        }
-        if let Some(free) = self.ranges.lock().iter_mut().find(|range| range.1 == 0) {
-            *free = (start, end);
-            let base = ptr::with_exposed_provenance_mut(start as usize);
-            // SAFETY: ordinary memory, mapped, that nobody else uses: see `claim`. (What it says is where the range ends.)
-            let _ = unsafe { self.memory.lock().claim(base, (end - start) as usize) };
-        }
-    }
-}
-
-// SAFETY: what Talc hands out, under a lock.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        assert!(!cpu::in_interrupt(), "an interrupt handler allocates");
-        // SAFETY: the length is not 0, as the caller promised.
-        unsafe { self.memory.lock().allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        assert!(!cpu::in_interrupt(), "an interrupt handler frees");
-        // SAFETY: allocated here with this layout, as the caller promised.
-        unsafe { self.memory.lock().deallocate(at, layout) };
-    }
 }
 
 static TABLES: Lock<Option<Tables>> = Lock::new(None);

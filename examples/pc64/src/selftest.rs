@@ -22,7 +22,7 @@ use kernel::Verdict;
 use crate::panic::{Exit, exit};
 use crate::pci::{self, Config};
 use crate::platform::Pc;
-use crate::{apic, clock, cpu, interrupts, memory, println};
+use crate::{apic, clock, cpu, interrupts, println, probe};
 
 /// What went wrong.
 type Outcome = Result<(), String>;
@@ -123,10 +123,10 @@ struct Identity;
 
 impl Device for Identity {
     fn read(&mut self, from: DevAddr, to: &mut [u8]) -> bool {
-        memory::read_as_device(from.0, to)
+        probe::read_as_device(from.0, to)
     }
     fn write(&mut self, to: DevAddr, from: &[u8]) -> bool {
-        memory::write_as_device(to.0, from)
+        probe::write_as_device(to.0, from)
     }
 }
 
@@ -274,7 +274,7 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
     match how {
         "panic" => panic!("asked for"),
         "nested" => panic!("asked for: {Rude}"),
-        "fault" => memory::touch_nothing(),
+        "fault" => probe::touch_nothing(),
         "overflow" => {
             overflow(0);
         }
@@ -289,7 +289,7 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
             // Which is also where one panic interrupts another.
             let _ = on_every_cpu(cx, |_| panic!("asked for"));
         }
-        "triple" => memory::forget_everything(),
+        "triple" => probe::forget_everything(),
         "hang" => loop {
             spin_loop();
         },

@@ -1,0 +1,46 @@
+//! What only the tests do to the machine.
+
+use core::ptr;
+
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+
+use crate::heap;
+
+/// Copies memory of the heap as a device does: for the test of memory for devices.
+pub fn read_as_device(from: u64, to: &mut [u8]) -> bool {
+    let range = from..from + to.len() as u64;
+    let from = ptr::with_exposed_provenance::<u8>(from as usize);
+    let inside = heap::holds(&range);
+    if inside {
+        // SAFETY: mapped memory of the heap, which the suite made with zeroes and has lent to its device.
+        unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+    }
+    inside
+}
+
+/// As [`read_as_device`], in the other direction.
+pub fn write_as_device(to: u64, from: &[u8]) -> bool {
+    let range = to..to + from.len() as u64;
+    let to = ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    let inside = heap::holds(&range);
+    if inside {
+        // SAFETY: as above.
+        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+    }
+    inside
+}
+
+/// Reads from the page at 0, where nothing is.
+pub fn touch_nothing() {
+    // SAFETY: not at all: it is for seeing the fault.
+    let _ = unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
+}
+
+/// Takes every page away, the gates' and their stubs' too: nothing is left but a triple fault.
+pub fn forget_everything() {
+    let empty = PhysFrame::containing_address(PhysAddr::new(0xfff0_0000));
+    // SAFETY: not at all: it is for seeing the machine end.
+    unsafe { Cr3::write(empty, Cr3Flags::empty()) };
+}
