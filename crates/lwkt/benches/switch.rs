@@ -1,9 +1,5 @@
 //! What a switch and a wake cost, beside what the host's threads take for the same.
-#![expect(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a bench may panic, and criterion's macros document nothing"
-)]
+#![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -56,8 +52,7 @@ fn timed(machine: &Machine, f: impl FnOnce(&mut Cx<'_>) + Send + 'static) -> Dur
         *theirs.lock().unwrap() = begin.elapsed();
     });
     thread.unwrap().join(&mut ThreadWait::new()).unwrap();
-    let took = *took.lock().unwrap();
-    took
+    *took.lock().unwrap()
 }
 
 fn machine(run_time: RunTime) -> Machine {
