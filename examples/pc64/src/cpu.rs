@@ -5,7 +5,7 @@ use core::arch::{asm, global_asm};
 use core::hint::spin_loop;
 use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use dfly_hal::CpuId;
@@ -28,8 +28,8 @@ const INTERRUPT_STACK_BYTES: usize = 16 << 10;
 pub const TRAMPOLINE: Range<u64> = 0x8000..0x9000;
 /// The APIC has settled after an INIT.
 const INIT_WAIT: Duration = Duration::from_millis(10);
-/// A CPU that has not come up by then is told again, or left asleep.
-const START_WAIT: Duration = Duration::from_millis(200);
+/// A CPU that has not come up by then is told again, and then given up: a hypervisor may have been elsewhere for long.
+const START_WAITS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
 /// What a CPU has of its own; `gs` leads to it.
 #[repr(C)]
@@ -39,7 +39,7 @@ pub struct Cpu {
     /// How deep in interrupt handlers it is.
     interrupts: AtomicU32,
     apic: u32,
-    is_up: AtomicBool,
+    state: AtomicU32,
     /// IPIs that it took.
     pub ipis: AtomicU64,
     /// Interrupts that it took.
@@ -52,10 +52,25 @@ impl Cpu {
             id,
             interrupts: AtomicU32::new(0),
             apic,
-            is_up: AtomicBool::new(false),
+            state: AtomicU32::new(STARTING),
             ipis: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
+    }
+
+    /// Whether it comes up within `wait`.
+    fn comes_up(&self, wait: Duration) -> bool {
+        let deadline = clock::now().saturating_add(wait);
+        // Acquire: what it did before is done.
+        while self.state.load(Ordering::Acquire) != UP && clock::now() < deadline {
+            spin_loop();
+        }
+        self.state.load(Ordering::Acquire) == UP
+    }
+
+    /// Decides how its start ended, unless that has been decided.
+    fn settle(&self, state: u32) -> bool {
+        self.state.compare_exchange(STARTING, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Its number at the interrupt controller.
@@ -70,6 +85,10 @@ unsafe extern "C" {
     static ap_stack_top: AtomicU64;
     static ap_argument: AtomicPtr<Cpu>;
 }
+
+const STARTING: u32 = 0;
+const UP: u32 = 1;
+const GIVEN_UP: u32 = 2;
 
 static BOOT_CPU: Cpu = Cpu::new(0, 0);
 static CPUS: [AtomicPtr<Cpu>; MOST] = [const { AtomicPtr::new(ptr::null_mut()) }; MOST];
@@ -152,7 +171,6 @@ pub fn set_up() {
 /// Starts the other CPUs, of which `apics` are the APIC numbers; they run `then`. Once, on the boot CPU.
 pub fn start_others(apics: &[u32]) {
     let boot = Box::leak(Box::new(Cpu::new(0, apic::id())));
-    boot.is_up.store(true, Ordering::Relaxed);
     announce(boot);
     own(boot);
 
@@ -175,20 +193,16 @@ pub fn start_others(apics: &[u32]) {
         unsafe { &ap_argument }.store(ptr::from_ref(cpu).cast_mut(), Ordering::Release);
         apic::init(apic);
         clock::spin(INIT_WAIT);
-        for _ in 0..2 {
+        if !START_WAITS.iter().any(|&wait| {
             apic::start(apic, TRAMPOLINE.start);
-            let deadline = clock::now().saturating_add(START_WAIT);
-            while !cpu.is_up.load(Ordering::Acquire) && clock::now() < deadline {
-                spin_loop();
-            }
-        }
-        if cpu.is_up.load(Ordering::Acquire) {
-            COUNT.store(id + 1, Ordering::Release);
-        } else {
+            cpu.comes_up(wait)
+        }) && cpu.settle(GIVEN_UP)
+        {
             // It may still come, on this stack and with this number; so no other takes its place.
             crate::println!("cpu{id} (APIC {apic}) does not start; no more CPUs are started");
             break;
         }
+        COUNT.store(id + 1, Ordering::Release);
     }
 }
 
@@ -198,7 +212,12 @@ extern "C" fn other_cpu_main(cpu: &'static Cpu) -> ! {
     own(cpu);
     memory::activate();
     set_up();
-    cpu.is_up.store(true, Ordering::Release);
+    if !cpu.settle(UP) {
+        // Nobody counts on it any more.
+        loop {
+            x86_64::instructions::hlt();
+        }
+    }
     crate::other_cpu()
 }
 
