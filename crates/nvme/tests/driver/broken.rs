@@ -266,6 +266,21 @@ fn disks_that_cannot_be_used_are_named_with_the_reason_and_the_others_work() {
 }
 
 #[test]
+fn what_identify_does_not_write_is_not_taken_from_the_answer_before() {
+    let bench = Bench::new(vec![disk(512, 1 << 20), disk(512, 1 << 20)], Abilities::default());
+    // The controller, the list and the first namespace as they should be; of the second, success and no byte.
+    for mistake in [Mistake::Silent, Mistake::Silent, Mistake::Silent, Mistake::Nothing] {
+        bench.model.inject(Fault::Admin(Opcode::ADMIN_IDENTIFY, mistake));
+    }
+    let nvme = bench.attach(Config::default());
+    assert!(nvme.namespace(1).is_some() && nvme.namespace(2).is_none());
+    let [skipped] = nvme.skipped() else { panic!("{:?}", nvme.skipped()) };
+    assert_eq!((skipped.nsid, skipped.why), (2, Unusable::Inactive));
+    drop(nvme);
+    bench.is_clean();
+}
+
+#[test]
 fn a_namespace_that_claims_more_than_it_has_fails_its_requests() {
     let bench = Bench::small();
     let claims = (1_u64 << 40).to_le_bytes();
