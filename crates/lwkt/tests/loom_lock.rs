@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use dfly_hal::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use dfly_hal::{Instant, SpinWait, ThreadWait};
+use dfly_hal::{Instant, ThreadWait, TimedOut, Wait};
 use dfly_lwkt::lock::{Cause, Holders, Lockmgr, Mtx, Request, Serializer, Spinlock, UpdateLock};
 use loom::thread;
 
@@ -31,10 +31,15 @@ fn leak<T>(lock: T) -> &'static T {
     Box::leak(Box::new(lock))
 }
 
-/// For those who must not wait: it looks once, and its deadline has passed.
-fn hasty<R>(f: impl FnOnce(&mut SpinWait<'_>, Instant) -> R) -> R {
-    let now = || Instant::from_nanos(1);
-    f(&mut SpinWait::with_clock(&mut || {}, &now), Instant::from_nanos(0))
+/// Has no time at all: its deadline has passed when it begins to wait.
+struct Hasty;
+
+const PAST: Instant = Instant::from_nanos(0);
+
+impl Wait for Hasty {
+    fn wait(&mut self, _: Pin<&mut dyn Future<Output = ()>>, _: Option<Instant>) -> Result<(), TimedOut> {
+        Err(TimedOut)
+    }
 }
 
 const WAIT: Request = Request::wait();
@@ -275,14 +280,12 @@ mod mtx {
     fn who_times_out_passes_on_what_it_was_given() {
         model(|| {
             let lock = leak(Mtx::new(0));
-            let guard = lock.try_lock().unwrap();
-            let t = thread::spawn(|| {
-                hasty(|w, past| match lock.lock_until(w, past) {
-                    Ok(mut n) => *n += 1,
-                    Err(error) => assert_eq!(error.cause, Cause::TimedOut),
-                })
-            });
-            drop(guard);
+            let guard = lock.try_lock().unwrap().detach();
+            let t = thread::spawn(move || drop(guard));
+            match lock.lock_until(&mut Hasty, PAST) {
+                Ok(mut n) => *n += 1,
+                Err(error) => assert_eq!(error.cause, Cause::TimedOut),
+            }
             t.join().unwrap();
             assert!(lock.try_lock().is_some_and(|n| *n <= 1), "the lock was lost");
             assert!(!lock.status().queued);
@@ -386,7 +389,7 @@ mod lockmgr {
                 thread::yield_now();
                 drop(other);
             });
-            match hasty(|w, past| share.upgrade(WAIT.until(past), w)) {
+            match share.upgrade(WAIT.until(PAST), &mut Hasty) {
                 Ok(mut alone) => *alone += 1,
                 Err(not) => assert_eq!(*not.guard, 0),
             }
@@ -454,7 +457,7 @@ mod lockmgr {
             let lock = leak(Lockmgr::new(0));
             let share = lock.try_shared().unwrap();
             let t = thread::spawn(|| {
-                hasty(|w, past| drop(lock.exclusive(WAIT.until(past), w)));
+                drop(lock.exclusive(WAIT.until(PAST), &mut Hasty));
             });
             // Behind the one who gives up: it must not wait for the share that stays.
             drop(lock.shared(WAIT, &mut ThreadWait::new()).unwrap());
