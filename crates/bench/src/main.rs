@@ -3,6 +3,7 @@
 
 mod crc;
 mod harness;
+mod locks;
 mod read;
 
 use anyhow::Result;
@@ -23,5 +24,6 @@ fn main() -> Result<()> {
     let effort = if Arguments::parse().quick { Effort::Quick } else { Effort::Full };
     harness::stay_on_one_cpu();
     crc::bench(effort);
+    locks::bench(effort);
     read::bench(effort)
 }

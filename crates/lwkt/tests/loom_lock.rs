@@ -310,6 +310,23 @@ mod mtx {
     }
 
     #[test]
+    fn a_release_publishes_though_the_last_waiter_has_gone() {
+        model(|| {
+            let lock = leak(Mtx::new(0));
+            let guard = lock.try_lock().unwrap().detach();
+            let mut place = Box::pin(lock.acquire());
+            assert!(look(place.as_mut()).is_pending());
+            let t = thread::spawn(move || *guard.attach() += 1);
+            drop(place);
+            if let Some(n) = lock.try_lock() {
+                assert_eq!(*n, 1);
+            }
+            t.join().unwrap();
+            assert!(lock.try_lock().is_some(), "the lock was lost");
+        });
+    }
+
+    #[test]
     fn an_abort_or_the_lock_and_never_both() {
         model(|| {
             let lock = leak(Mtx::new(0));
@@ -337,8 +354,11 @@ mod mtx {
             assert!(look(first.as_mut()).is_pending());
             let t = thread::spawn(move || drop(guard));
             assert!(lock.try_lock().is_none() && lock.try_lock_shared().is_none(), "somebody passed");
+            let mut second = Box::pin(lock.acquire());
+            assert!(look(second.as_mut()).is_pending(), "a newcomer passed");
             t.join().unwrap();
             assert!(look(first.as_mut()).is_ready());
+            assert!(look(second.as_mut()).is_ready());
         });
     }
 

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::look;
 
-const CASES: u32 = if cfg!(miri) { 4 } else { 256 };
-const STEPS: usize = if cfg!(miri) { 24 } else { 80 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 256 };
+const STEPS: usize = if cfg!(miri) { 16 } else { 80 };
 
 #[derive(Clone, Debug)]
 enum Step {
