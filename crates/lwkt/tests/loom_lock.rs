@@ -186,6 +186,19 @@ mod mtx {
     }
 
     #[test]
+    fn three_parked_threads_lose_no_wake_up() {
+        model(|| {
+            let lock = leak(Mtx::new(0));
+            let writers = [(); 2].map(|()| thread::spawn(|| *lock.lock(&mut ThreadWait::new()) += 1));
+            assert!(*lock.lock_shared(&mut ThreadWait::new()) <= 2);
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            assert_eq!(*lock.try_lock_shared().expect("a flag stands"), 2);
+        });
+    }
+
+    #[test]
     fn a_hand_over_publishes() {
         model(|| {
             let lock = leak(Mtx::new(0));
