@@ -32,10 +32,7 @@ pub fn exit_on_panic() {
 }
 
 fn report(info: &PanicHookInfo<'_>) -> String {
-    let payload = info.payload();
-    let text =
-        payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-    let message = text.unwrap_or("something that is no text");
+    let message = info.payload_as_str().unwrap_or("something that is no text");
     let place = info.location().map(|location| format!("\n  at {location}")).unwrap_or_default();
     let who = match dfly_lwkt::current() {
         Some(thread) => format!("thread {} ({}) on {}", thread.id, thread.name, thread.cpu),

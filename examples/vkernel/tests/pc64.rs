@@ -8,7 +8,7 @@ use std::env;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dfly_golden::Golden;
@@ -19,11 +19,24 @@ const IMAGES: &[&str] = &["basic", "history", "pfs", "multivol"];
 
 /// A machine that takes longer is ended.
 const LONGEST: Duration = Duration::from_secs(240);
-/// Boot to shell.
+/// Boot to shell, by the kernel's clock.
 const LONGEST_BOOT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    dfly_golden::run(|suite| suite.each("pc64 shows what the manifest says, as vkernel does", IMAGES, facts))
+    dfly_golden::run(|suite| {
+        suite.test("pc64 boots in no time", boot);
+        suite.each("pc64 shows what the manifest says, as vkernel does", IMAGES, facts);
+    })
+}
+
+fn boot(golden: &Golden) -> Result<()> {
+    let start = Instant::now();
+    let output = pc64(&golden.volumes("multivol")?, "true\n")?;
+    let (all, boot) = (start.elapsed(), boot_time(&output).context("no kernel message")?);
+    // Cargo, which looks whether the kernel is built, and QEMU with its firmware are in the first.
+    println!("start to end of QEMU {} ms, boot to shell {} ms", all.as_millis(), boot.as_millis());
+    ensure!(boot < LONGEST_BOOT, "boot to shell took {boot:?}");
+    Ok(())
 }
 
 fn facts(golden: &Golden, image: &str) -> Result<()> {
@@ -35,9 +48,6 @@ fn facts(golden: &Golden, image: &str) -> Result<()> {
     let output = pc64(&volumes, &session.script())?;
     let lines = without_kernel_messages(&output);
     session.check(&lines)?;
-    let boot = boot_time(&output).context("no kernel message")?;
-    println!("{image}: {} lines, boot to shell in {} ms", lines.len(), boot.as_millis());
-    ensure!(boot < LONGEST_BOOT, "boot to shell took {boot:?}");
 
     let here = vkernel(&volumes, &session.script())?;
     let here = without_kernel_messages(&here);
