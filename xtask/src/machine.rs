@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Arguments of `qemu`, how the machine ends, and what it says on stdout or we on stderr.
-const TRIES: [(&str, End, &str); 11] = [
+const TRIES: &[(&str, End, &str)] = &[
     ("--append selftest --cpus 1", End::Success, "interrupts disturb no computation: ok"),
     ("--append selftest", End::Success, "interrupts disturb no computation: ok"),
     ("--append selftest --cpus 4 --memory 5120", End::Success, "interrupts disturb no computation: ok"),
@@ -28,6 +28,8 @@ const TRIES: [(&str, End, &str); 11] = [
     ("--append end=everywhere --cpus 4", End::Panicked, "thread "),
     ("--append end=interrupt", End::Panicked, "in an interrupt handler"),
     ("--append end=fault", End::Exception, "read at 0x8: not mapped"),
+    ("--append end=code", End::Exception, "not allowed"),
+    ("--append end=data", End::Exception, "execute at "),
     ("--append end=overflow", End::Exception, "times more"),
     ("--append end=triple", End::Silent, "ended without a word"),
     ("--append end=hang --timeout 3", End::TimedOut, "the time is over"),
@@ -39,7 +41,7 @@ const LIMIT: &str = "--timeout 120";
 pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
     toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
     qemu::build(project)?;
-    for (words, end, text) in TRIES {
+    for &(words, end, text) in TRIES {
         let output = boot(words, None)?;
         judge(&output, end, text).with_context(|| format!("qemu {words}"))?;
         passed(words, tests);

@@ -1,12 +1,13 @@
 //! What only the tests do to the machine.
 
+use alloc::boxed::Box;
 use core::ptr;
 
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
-use crate::heap;
+use crate::{heap, memory};
 
 /// Copies memory of the heap as a device does: for the test of memory for devices.
 pub fn read_as_device(from: u64, to: &mut [u8]) -> bool {
@@ -36,6 +37,22 @@ pub fn write_as_device(to: u64, from: &[u8]) -> bool {
 pub fn touch_nothing() {
     // SAFETY: not at all: it is for seeing the fault.
     let _ = unsafe { ptr::with_exposed_provenance::<u8>(8).read_volatile() };
+}
+
+/// Writes to the kernel's code.
+pub fn write_to_code() {
+    let code = ptr::with_exposed_provenance_mut::<u8>(memory::text().start as usize);
+    // SAFETY: not at all: as above.
+    unsafe { code.write_volatile(0) };
+}
+
+/// Calls what is in a variable.
+pub fn execute_data() {
+    static RETURN: [u8; 16] = [0xc3; 16];
+    let bytes = core::hint::black_box(Box::new(RETURN));
+    // SAFETY: not at all: as above. (Were it executed, it would return.)
+    let function = unsafe { core::mem::transmute::<*const u8, extern "C" fn()>(bytes.as_ptr()) };
+    function();
 }
 
 /// Takes every page away, the gates' and their stubs' too: nothing is left but a triple fault.

@@ -280,6 +280,8 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
         "panic" => panic!("asked for"),
         "nested" => panic!("asked for: {Rude}"),
         "fault" => probe::touch_nothing(),
+        "code" => probe::write_to_code(),
+        "data" => probe::execute_data(),
         "overflow" => {
             overflow(0);
         }

@@ -33,6 +33,8 @@ const STATUS: Port = unsafe { Port::new(BASE + 5) };
 
 const RECEIVED: u8 = 1;
 const EMPTY: u8 = 1 << 5;
+/// What reads where there is no serial line.
+const NOBODY: u8 = 0xff;
 /// What the transmitter takes when it is empty.
 const FIFO_BYTES: usize = 16;
 /// Looks at a transmitter that is not ready, before it is written to nevertheless: whoever reads may take minutes.
@@ -119,7 +121,8 @@ pub async fn read() -> u8 {
 }
 
 fn take() -> Option<u8> {
-    (STATUS.read8() & RECEIVED != 0).then(|| DATA.read8())
+    let status = STATUS.read8();
+    (status & RECEIVED != 0 && status != NOBODY).then(|| DATA.read8())
 }
 
 /// The line as a destination of formatted text, with the line ends of a terminal.
