@@ -137,7 +137,7 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
         Self::starting_at(machine, 0)
     }
 
-    /// Queues whose indexes begin with `first`: for tests of what happens when they wrap.
+    /// Queues whose indexes begin with `first`: for tests of what happens when they wrap. Their statistics begin there, too.
     #[doc(hidden)]
     pub fn starting_at(machine: C, first: usize) -> Result<Self, SetupError> {
         let count = machine.count();

@@ -179,9 +179,7 @@ impl<const DEPTH: usize> Fifo<DEPTH> {
         let consumer = &self.consumer.0;
         self.ready(Ordering::Relaxed)?;
         // Acquire: the last one has moved `tail` (pairs with the Release below).
-        if consumer.taking.swap(true, Ordering::Acquire) {
-            return None;
-        }
+        consumer.taking.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
         // Acquire: see `push`.
         let taken = self.ready(Ordering::Acquire).map(|place| {
             // SAFETY: filled, and `tail` has not passed it, so nobody writes here and nobody has read it.
@@ -297,7 +295,8 @@ impl Errand {
     /// For a new function; nothing if one is lent already.
     pub(super) fn take(&self) -> Option<TakenErrand<'_>> {
         // Acquire: the last one is over (pairs with the Release in `TakenErrand::drop`).
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(TakenErrand { errand: self })
+        self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(TakenErrand { errand: self })
     }
 
     /// Calls the function that is lent, unless it was called often enough.

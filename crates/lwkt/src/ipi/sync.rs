@@ -98,7 +98,9 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
     fn take_interlock(&self) -> Interlock<'_> {
         let turn = self.turn();
         // Acquire: the last one is over (pairs with the Release in `Interlock::drop`).
-        while self.interlock.load(Ordering::Relaxed) || self.interlock.swap(true, Ordering::Acquire) {
+        let take = || self.interlock.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        // Looks before it tries, so as to leave the cache line where it is.
+        while self.interlock.load(Ordering::Relaxed) || take().is_err() {
             turn();
         }
         Interlock { taken: &self.interlock }
