@@ -216,7 +216,7 @@ fn threads_are_shown_with_what_they_do() {
     // The thread's last switch is counted when its slot is free, and both are seen in any order.
     let stats = loop {
         let stats = scheduler.cpu_stats(CPU0).unwrap();
-        if stats.exited == 1 && stats.switches % 2 == 0 {
+        if stats.exited == 1 && stats.switches.is_multiple_of(2) {
             break stats;
         }
         std::thread::yield_now();
