@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::Poll;
 
+use dfly_hal::{Instant, TimedOut, Wait};
 use dfly_lwkt::lock::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -258,6 +259,95 @@ fn run_mtx(steps: &[Step]) {
     assert!(lock.try_lock().is_some());
 }
 
+/// Has no time at all: its deadline has passed when it begins to wait.
+struct Hasty;
+
+impl Wait for Hasty {
+    fn wait(&mut self, _: Pin<&mut dyn Future<Output = ()>>, _: Option<Instant>) -> Result<(), TimedOut> {
+        Err(TimedOut)
+    }
+}
+
+fn run_lockmgr(steps: &[Step]) {
+    let lock = Lockmgr::new(0);
+    let (mut alone, mut shares, mut cancelling) = (None, Vec::new(), false);
+    let past = Request::wait().until(Instant::from_nanos(0));
+    for step in steps {
+        // What keeps a request out that can neither have the lock nor wait for it.
+        let out = |agrees: bool| if agrees && cancelling { Cause::Cancelled } else { Cause::TimedOut };
+        let request = |agrees: bool| if agrees { past.cancelable() } else { past };
+        match *step {
+            Step::TryExclusive => {
+                let guard = lock.try_exclusive();
+                assert_eq!(guard.is_some(), alone.is_none() && shares.is_empty());
+                alone = guard.or(alone);
+            }
+            Step::TryShared => {
+                let guard = lock.try_shared();
+                assert_eq!(guard.is_some(), alone.is_none() && !cancelling);
+                shares.extend(guard);
+            }
+            Step::Look(i) => {
+                let agrees = i % 2 == 0;
+                let guard = lock.exclusive(request(agrees), &mut Hasty);
+                let room = alone.is_none() && shares.is_empty();
+                assert_eq!(
+                    guard.as_ref().map(|_| ()).map_err(|e| e.cause),
+                    room.then_some(()).ok_or(out(agrees))
+                );
+                alone = guard.ok().or(alone);
+            }
+            Step::Again(i) => {
+                let agrees = i % 2 == 0;
+                let guard = lock.shared(request(agrees), &mut Hasty);
+                let room = alone.is_none() && !(cancelling && agrees);
+                assert_eq!(
+                    guard.as_ref().map(|_| ()).map_err(|e| e.cause),
+                    room.then_some(()).ok_or(out(agrees))
+                );
+                shares.extend(guard.ok());
+            }
+            Step::Upgrade(i) => {
+                let (agrees, only) = (i % 2 == 0, shares.len() == 1);
+                match shares.pop().map(|share| share.upgrade(request(agrees), &mut Hasty)) {
+                    Some(Ok(guard)) => {
+                        assert!(only);
+                        alone = Some(guard);
+                    }
+                    Some(Err(not)) => {
+                        assert!(!only && not.error.cause == out(agrees));
+                        shares.push(not.guard);
+                    }
+                    None => {}
+                }
+            }
+            Step::Downgrade(_) => shares.extend(alone.take().and_then(|guard| guard.downgrade().ok())),
+            Step::Enqueue => {
+                if let Some(guard) = &alone {
+                    guard.cancel_begin();
+                    cancelling = true;
+                }
+            }
+            Step::EnqueueShared => {
+                if let Some(guard) = &alone {
+                    guard.cancel_end();
+                    cancelling = false;
+                }
+            }
+            Step::Drop(i) if i < shares.len() => drop(shares.remove(i)),
+            Step::Drop(_) | Step::Abort(_) => alone = None,
+        }
+        let holders = match (&alone, shares.len() as u32) {
+            (Some(_), _) => Holders::Exclusive(1),
+            (None, 0) => Holders::Nobody,
+            (None, n) => Holders::Shared(n),
+        };
+        cancelling &= holders != Holders::Nobody;
+        let status = lock.status();
+        assert_eq!((status.holders, status.queued, status.cancelling), (holders, false, cancelling));
+    }
+}
+
 fn run_spinlock(steps: &[Step]) {
     let lock = Spinlock::new(0);
     let (mut alone, mut shares) = (None, Vec::new());
@@ -331,6 +421,11 @@ proptest! {
     #[test]
     fn a_mtx_does_as_its_model(steps in vec(step(), 0..STEPS)) {
         run_mtx(&steps);
+    }
+
+    #[test]
+    fn a_lockmgr_does_as_its_model(steps in vec(step(), 0..STEPS)) {
+        run_lockmgr(&steps);
     }
 
     #[test]

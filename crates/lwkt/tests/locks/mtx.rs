@@ -244,8 +244,7 @@ fn an_abort_ends_a_wait_that_has_not_been_granted() {
 fn an_abort_comes_from_another_thread() {
     let lock = Mtx::new(());
     let _held = lock.try_lock().unwrap();
-    let link = Box::into_pin(Box::new(lock.acquire()));
-    let link = &*Box::leak(Box::new(std::sync::Mutex::new(link)));
+    let link = std::sync::Mutex::new(Box::pin(lock.acquire()));
     assert!(look(link.lock().unwrap().as_mut()).is_pending());
     std::thread::scope(|s| s.spawn(|| assert!(link.lock().unwrap().as_ref().abort())).join().unwrap());
     assert!(matches!(look(link.lock().unwrap().as_mut()), Poll::Ready(Err(_))));
