@@ -56,8 +56,8 @@ impl Controller {
             info.queues,
             info.queue_depth,
         ));
-        if info.namespaces_skipped > 0 {
-            kernel.log().say(format!("{name}: {} namespaces cannot be used", info.namespaces_skipped));
+        for skipped in driver.skipped() {
+            kernel.log().say(format!("{name}: {skipped}"));
         }
         let wake = driver.clone();
         irq.connect(move || wake.interrupt());
