@@ -20,8 +20,8 @@ use vkernel::{Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// A disk image, behind a controller of its own: the first is nvme0. It is only read
-    #[arg(long, value_name = "IMAGE")]
+    /// Disk images, each behind a controller of its own: nvme0, nvme1, ... They are only read
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
     nvme: Vec<PathBuf>,
     /// How many CPUs the machine has
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
