@@ -3,6 +3,7 @@
 
 mod crc;
 mod harness;
+mod ipi;
 mod locks;
 mod read;
 
@@ -25,5 +26,6 @@ fn main() -> Result<()> {
     harness::stay_on_one_cpu();
     crc::bench(effort);
     locks::bench(effort);
+    ipi::bench(effort);
     read::bench(effort)
 }
