@@ -1,5 +1,6 @@
 //! The terminal of a person: line editing and history by `rustyline`, and kernel messages that leave the edited line whole.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,18 +45,21 @@ fn editing() -> io::Result<Console> {
             show(bytes);
         }
     };
+    // What was pasted may be several lines.
+    let mut lines = VecDeque::new();
     let ask = move |prompt: &str| {
-        loop {
+        while lines.is_empty() {
             is_edited.store(true, Ordering::Relaxed);
-            let line = editor.readline(prompt);
+            let read = editor.readline(prompt);
             is_edited.store(false, Ordering::Relaxed);
-            match line {
-                Ok(line) => return Some(line.into_bytes()),
+            match read {
+                Ok(read) => lines.extend(read.split('\n').map(|line| line.as_bytes().to_vec())),
                 // Control-C drops the line.
                 Err(ReadlineError::Interrupted) => {}
                 Err(_) => return None,
             }
         }
+        lines.pop_front()
     };
     Console::new(show, ask)
 }

@@ -3,7 +3,6 @@
 mod session;
 
 use std::process::ExitCode;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};

@@ -106,6 +106,23 @@ fn lines_are_edited_and_remembered() {
 }
 
 #[test]
+fn what_is_typed_ahead_or_pasted_is_not_lost() {
+    let mut person = shell();
+    person.sees("# ");
+    person.types("echo one\recho two\recho three\r");
+    person.sees("\r\none\r\n");
+    person.sees("\r\ntwo\r\n");
+    person.sees("\r\nthree\r\n");
+    person.sees("# ");
+    person.types("\x1b[200~echo four\necho five\n\x1b[201~\r");
+    person.sees("\r\nfour\r\nfive\r\n");
+    person.sees("# ");
+    person.types("shutdown\r");
+    person.sees("the machine is down");
+    assert_eq!(person.ends(), Some(0));
+}
+
+#[test]
 fn a_message_leaves_the_edited_line_whole() {
     let mut person = another("talking_machine");
     person.sees("# ");
