@@ -244,7 +244,11 @@ impl<'a, T: ?Sized> SharedGuard<'a, T> {
             Ok(alone) => Ok((alone, Upgraded::AtOnce)),
             Err(NotUpgraded { guard, error }) if error.cause == Cause::Upgrading => {
                 drop(guard);
-                Ok((request.exclusive(lock, w)?, Upgraded::AfterRelease))
+                let alone = match lock.try_exclusive() {
+                    Some(alone) => alone,
+                    None => request.wait_for::<T, Exclusive>(lock, Want::Exclusive, w)?,
+                };
+                Ok((alone, Upgraded::AfterRelease))
             }
             Err(NotUpgraded { error, .. }) => Err(error),
         }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use dfly_hal::{Instant, Wait};
 
-use super::acquire::{Exclusive, Shared};
+use super::acquire::{Exclusive, Mode, Shared};
 use super::const_fn;
 use super::error::{Cause, LockError};
 use super::guard::{ExclusiveGuard, SharedGuard};
@@ -76,7 +76,7 @@ impl Request {
         self
     }
 
-    /// Fails with [`Cause::Slept`] if it had to wait, once the lock would have been had (`LK_SLEEPFAIL`): for who has to
+    /// Fails with [`Cause::Slept`] if it found the lock taken, once it would have been had (`LK_SLEEPFAIL`): for who has to
     /// look anew at whether that lock is still the one it wants.
     #[must_use]
     pub const fn sleep_fail(mut self) -> Self {
@@ -84,38 +84,19 @@ impl Request {
         self
     }
 
-    #[inline]
+    /// For who has not found the lock free.
+    #[cold]
+    #[inline(never)]
     #[track_caller]
-    pub(super) fn exclusive<'a, T: ?Sized>(
+    pub(super) fn wait_for<'a, T: ?Sized, M: Mode>(
         self,
         lock: &'a RwLock<T>,
+        want: Want,
         w: &mut dyn Wait,
-    ) -> Result<ExclusiveGuard<'a, T>, LockError> {
-        if let Some(guard) = lock.try_exclusive() {
-            return Ok(guard);
-        }
-        let ask = Ask { want: Want::Exclusive, cancelable: self.cancelable };
-        let guard = lock.wait::<Exclusive>(ask, w, self.deadline)?;
-        if self.sleep_fail { Err(self.slept(lock)) } else { Ok(guard) }
-    }
-
-    #[inline]
-    #[track_caller]
-    fn shared<'a, T: ?Sized + Sync>(
-        self,
-        lock: &'a RwLock<T>,
-        w: &mut dyn Wait,
-    ) -> Result<SharedGuard<'a, T>, LockError> {
-        if let Some(guard) = lock.try_shared() {
-            return Ok(guard);
-        }
-        let ask = Ask { want: Want::Shared, cancelable: self.cancelable };
-        let guard = lock.wait::<Shared>(ask, w, self.deadline)?;
-        if self.sleep_fail { Err(self.slept(lock)) } else { Ok(guard) }
-    }
-
-    fn slept<T: ?Sized>(self, lock: &RwLock<T>) -> LockError {
-        LockError::new(Cause::Slept, lock.site())
+    ) -> Result<M::Guard<'a, T>, LockError> {
+        let ask = Ask { want, cancelable: self.cancelable };
+        let guard = lock.wait::<M>(ask, w, self.deadline)?;
+        if self.sleep_fail { Err(LockError::new(Cause::Slept, lock.site())) } else { Ok(guard) }
     }
 }
 
@@ -148,7 +129,10 @@ impl<T: ?Sized> Lockmgr<T> {
     #[inline]
     #[track_caller]
     pub fn exclusive(&self, request: Request, w: &mut dyn Wait) -> Result<ExclusiveGuard<'_, T>, LockError> {
-        request.exclusive(&self.lock, w)
+        match self.lock.try_exclusive() {
+            Some(guard) => Ok(guard),
+            None => request.wait_for::<T, Exclusive>(&self.lock, Want::Exclusive, w),
+        }
     }
 
     /// Takes a share of the lock, blocking through `w`.
@@ -161,7 +145,10 @@ impl<T: ?Sized> Lockmgr<T> {
     where
         T: Sync,
     {
-        request.shared(&self.lock, w)
+        match self.lock.try_shared() {
+            Some(guard) => Ok(guard),
+            None => request.wait_for::<T, Shared>(&self.lock, Want::Shared, w),
+        }
     }
 
     /// Takes the lock alone if it is free (`LK_NOWAIT`).
