@@ -10,7 +10,7 @@ use dfly_hal::{CpuId, Cpus};
 use dfly_lwkt::ipi::{CpuMask, IpiQueues, IrqCx};
 
 /// Rounds of a test, fewer where they are slow.
-const ROUNDS: usize = if cfg!(miri) { 8 } else { 500 };
+const ROUNDS: usize = if cfg!(miri) { 3 } else { 500 };
 
 type Queues = IpiQueues<Arc<HostCpus>, 4>;
 
