@@ -112,6 +112,7 @@ fn pipelined_sends_raise_one_hardware_ipi() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of queues")]
 fn many_senders_raise_one_hardware_ipi_together() {
     let (queues, log) = (queues::<4>(60), Log::new());
     for from in 1..60 {
@@ -123,6 +124,7 @@ fn many_senders_raise_one_hardware_ipi_together() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of queues")]
 fn senders_beyond_one_word_are_heard_as_well() {
     let (queues, log) = (queues::<2>(130), Log::new());
     for from in [62, 63, 64, 126, 129] {
