@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::thread;
 use std::time::Duration;
 
+use crate::keep;
 use dfly_hal::host::HostCpus;
 use dfly_hal::{CpuId, Cpus};
 use dfly_lwkt::ipi::{CpuMask, IpiQueues, IrqCx};
@@ -42,8 +43,7 @@ fn machine(count: u32, work: impl Fn(&Arc<Queues>, CpuId) + Sync) {
 
 #[test]
 fn two_cpus_that_fill_each_others_queues_go_on() {
-    let called = AtomicUsize::new(0);
-    let called: &'static AtomicUsize = Box::leak(Box::new(called));
+    let called = keep(AtomicUsize::new(0));
     machine(2, |queues, me| {
         for _ in 0..10 * ROUNDS {
             queues
@@ -84,7 +84,7 @@ fn callbacks_that_answer_over_full_queues_go_on() {
 #[test]
 fn a_waiter_sees_what_its_message_did() {
     machine(2, |queues, me| {
-        let done: &'static [AtomicUsize] = Box::leak((0..ROUNDS).map(|_| AtomicUsize::new(0)).collect());
+        let done = keep((0..ROUNDS).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
         for round in done {
             let passive = me == CpuId(1);
             let f = |_: &IrqCx<'_>| round.store(1, Relaxed);

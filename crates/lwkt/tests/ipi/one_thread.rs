@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use crate::keep;
 use dfly_hal::sync::count;
 use dfly_hal::{CpuId, Cpus};
 use dfly_lwkt::ipi::{CpuMask, IpiQueues, IrqCx, SendError, SetupError, SyncError};
@@ -49,7 +50,7 @@ type Queues<const DEPTH: usize> = IpiQueues<Stage, DEPTH>;
 
 /// Queues whose CPUs all take part. Leaked, so that callbacks can use them.
 fn queues<const DEPTH: usize>(count: usize) -> &'static Queues<DEPTH> {
-    let queues = Box::leak(Box::new(Queues::new(Stage::new(count)).unwrap()));
+    let queues = keep(Queues::new(Stage::new(count)).unwrap());
     (0..count as u32).for_each(|cpu| on(cpu, || queues.start().unwrap()));
     queues
 }
@@ -64,7 +65,7 @@ struct Log(Mutex<Vec<usize>>);
 
 impl Log {
     fn new() -> &'static Self {
-        Box::leak(Box::default())
+        keep(Self::default())
     }
     fn entry(&'static self, n: usize) -> impl FnOnce(&IrqCx<'_>) + Clone + Send + 'static {
         move |_| self.0.lock().unwrap().push(n)
