@@ -9,9 +9,4 @@ fn main() {
     shared(&Serializer::new(Rc::new(1)));
     // Its readers need no lock.
     shared(&UpdateLock::new(std::cell::Cell::new(1)));
-    let mtx = Mtx::new(Rc::new(1));
-    let detached = mtx.try_lock().unwrap().detach();
-    std::thread::scope(|s| {
-        s.spawn(move || drop(detached));
-    });
 }
