@@ -74,9 +74,15 @@ impl Kernel {
     }
 
     /// Runs threads on the calling CPU until the machine is shut down.
+    ///
+    /// # Errors
+    /// The caller is no CPU of the machine, or runs threads already.
     pub fn run(&self) -> Result<Verdict, RunError> {
-        self.scheduler.run()?;
-        Ok(*self.verdict.lock())
+        match self.scheduler.run() {
+            // A CPU may come when all is over.
+            Ok(()) | Err(RunError::Stopped) => Ok(*self.verdict.lock()),
+            Err(error) => Err(error),
+        }
     }
 
     fn init(&'static self, nvme: Vec<NvmeFunction>, session: Session, w: &mut dyn Wait) {

@@ -13,7 +13,7 @@ use dfly_hal::{Clock as _, CpuId, Cpus as _, Wait, block_on, sleep_until};
 use dfly_lwkt::{Cx, Handle, Priority, SpawnError, Spec};
 use dfly_nvme::{Interrupts, Nvme, State, Stopped};
 
-use crate::{Irq, Kernel, NvmeFunction, Platform};
+use crate::{Disk, Irq, Kernel, NvmeFunction, Platform};
 
 /// How often a controller without interrupts is polled.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
@@ -22,7 +22,7 @@ type Driver = Nvme<Arc<dyn Platform>, Box<dyn Window>>;
 
 /// An NVMe controller at work.
 pub struct Controller {
-    /// `nvme0`: as a controller, not as a disk.
+    /// `nvme0`. Its first namespace has the same name as a disk; the others are `nvme0n2` and so on.
     pub name: String,
     /// Where it is.
     pub location: String,
@@ -75,9 +75,15 @@ impl Controller {
         for namespace in controller.driver.namespaces() {
             let Some(device) = controller.driver.namespace(namespace.nsid) else { continue };
             let (bytes, block) = (device.limits().bytes(), device.limits().block_bytes);
-            let what = format!("{} namespace {}", controller.name, namespace.nsid);
-            let disk = kernel.disks().add("nvme", what.clone(), device);
-            kernel.log().say(format!("{disk}: {what}: {} MiB in blocks of {block} bytes", bytes >> 20));
+            let name = match namespace.nsid {
+                1 => controller.name.clone(),
+                nsid => format!("{}n{nsid}", controller.name),
+            };
+            let description = format!("{} namespace {}", controller.name, namespace.nsid);
+            kernel
+                .log()
+                .say(format!("{name}: {description}: {} MiB in blocks of {block} bytes", bytes >> 20));
+            kernel.disks().add(Disk { name, description, device });
         }
         kernel.keep(controller);
     }

@@ -1,8 +1,5 @@
 //! Disks by name. `devfs` will take this over.
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,7 +11,7 @@ use dfly_hal::sync::Lock;
 /// A disk.
 #[derive(Clone)]
 pub struct Disk {
-    /// `nvme0`.
+    /// `nvme0`: after the controller, so that a controller that fails does not give its name to another's disk.
     pub name: String,
     /// What it is, for people.
     pub description: String,
@@ -22,34 +19,28 @@ pub struct Disk {
     pub device: Arc<dyn BlockDevice>,
 }
 
-/// The disks of the machine. Thread context; never blocks.
+/// The disks of the machine, in the order in which they were found. Thread context; never blocks.
 #[derive(Default)]
 pub struct Disks {
-    /// By driver and unit, so that they sort as people count.
-    disks: Lock<BTreeMap<(&'static str, u32), Disk>>,
+    disks: Lock<Vec<Disk>>,
 }
 
 impl Disks {
-    /// Adds a disk of `driver` under its next unit number, and returns its name.
-    pub fn add(&self, driver: &'static str, description: String, device: Arc<dyn BlockDevice>) -> String {
-        let mut disks = self.disks.lock();
-        let unit =
-            disks.range((driver, 0)..=(driver, u32::MAX)).next_back().map_or(0, |(&(_, unit), _)| unit + 1);
-        let name = format!("{driver}{unit}");
-        disks.insert((driver, unit), Disk { name: name.clone(), description, device });
-        name
+    /// Adds a disk; its name is its alone, which who adds it sees to.
+    pub(crate) fn add(&self, disk: Disk) {
+        self.disks.lock().push(disk);
     }
 
     /// All of them.
-    pub fn list(&self) -> Box<[Disk]> {
-        self.disks.lock().values().cloned().collect::<Vec<_>>().into()
+    pub fn list(&self) -> Vec<Disk> {
+        self.disks.lock().clone()
     }
 }
 
 impl BlockOpen for Disks {
     fn open_block(&self, name: &[u8], _w: &mut dyn Wait) -> Result<Arc<dyn BlockDevice>, OpenError> {
         let disks = self.disks.lock();
-        let found = disks.values().find(|disk| disk.name.as_bytes() == name);
+        let found = disks.iter().find(|disk| disk.name.as_bytes() == name);
         found.map(|disk| disk.device.clone()).ok_or(OpenError::NotFound)
     }
 }

@@ -13,7 +13,7 @@ use dfly_hal::sync::Lock;
 
 use crate::{Platform, Terminal};
 
-/// Text that is kept, in bytes; the oldest goes first.
+/// Text that is kept, in bytes with the ends of lines; the oldest goes first.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// A message.
@@ -68,12 +68,12 @@ impl Log {
     fn keep(&self, line: Line) {
         let mut gone = Vec::new();
         let mut kept = self.kept.lock();
-        kept.bytes += line.text.len();
+        kept.bytes += line.text.len() + 1;
         kept.lines.push_back(line);
         while kept.bytes > KEPT_BYTES
             && let Some(oldest) = kept.lines.pop_front()
         {
-            kept.bytes -= oldest.text.len();
+            kept.bytes -= oldest.text.len() + 1;
             gone.push(oldest);
         }
     }

@@ -62,7 +62,7 @@ impl Vkernel {
             let host = host.clone();
             let cpu = thread::Builder::new().name(id.to_string()).spawn(move || {
                 let _this = host.threads.attach(id);
-                // Refused if the thread is no CPU, and then the verdict stands all the same: the machine has not run.
+                // Refused only if the thread is no CPU.
                 kernel.run().unwrap_or(Verdict::Failure)
             });
             match cpu {

@@ -5,11 +5,15 @@ use std::io::{self, Write as _};
 use std::panic::PanicHookInfo;
 use std::process;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::editor::restore_terminal;
 
 /// The exit code of a panic: that of a Rust program whose main thread panicked.
 pub const EXIT_CODE: i32 = 101;
+
+/// A report that takes longer is not waited for.
+const LONGEST_REPORT: Duration = Duration::from_secs(10);
 
 /// From now on a panic on whatever thread is reported on the standard error, with location, thread, CPU and back trace,
 /// and ends the process with [`EXIT_CODE`]. For programs; in a test a kernel thread's panic is that thread's.
@@ -24,7 +28,13 @@ pub fn exit_on_panic() {
             let _ = writeln!(io::stderr().lock(), "{report}\n{trace}");
         };
         match thread::Builder::new().spawn(write) {
-            Ok(writer) => drop(writer.join()),
+            // Whoever panicked may hold the lock of the standard error.
+            Ok(writer) => {
+                let deadline = Instant::now() + LONGEST_REPORT;
+                while !writer.is_finished() && Instant::now() < deadline {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
             Err(_) => eprintln!("panic, and no thread to report it"),
         }
         process::exit(EXIT_CODE);

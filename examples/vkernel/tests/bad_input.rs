@@ -115,6 +115,38 @@ fn assert_shown(text: &str, parts: &[&str]) {
     }
 }
 
+#[test]
+fn a_controller_that_fails_does_not_give_its_name_to_another() {
+    let gone = zeroes(1 << 20);
+    gone.back_side().inject(Fault::AllOnes);
+    let text = Arc::new(Mutex::new(String::new()));
+    let to = text.clone();
+    let show = move |bytes: &[u8]| to.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+    let machine = Vkernel {
+        cpus: 2,
+        drives: vec![gone, Drive::volume(SMALL.clone())],
+        terminal: Arc::new(Console::new(show, |_: &str| None).unwrap()),
+        session: Session::Script("! mount -r nvme0 /mnt\nmount -r nvme1 /mnt\ncat /mnt/docs/notes".into()),
+    };
+    let verdict = machine.boot().unwrap().join();
+    let text = text.lock().unwrap();
+    assert_eq!(verdict, Verdict::Success, "{text}");
+    assert_shown(&text, &["nvme0: at model0: no controller answers", "Wednesday: began anew."]);
+}
+
+#[test]
+fn a_cpu_that_comes_when_all_is_over_has_the_same_verdict() {
+    for _ in 0..20 {
+        let machine = Vkernel {
+            cpus: 32,
+            drives: Vec::new(),
+            terminal: Arc::new(Console::new(|_: &[u8]| (), |_: &str| None).unwrap()),
+            session: Session::Script("shutdown".into()),
+        };
+        assert_eq!(machine.boot().unwrap().join(), Verdict::Success);
+    }
+}
+
 /// A controller that cannot be attached: its disk is not there.
 fn cannot_be_attached(fault: Fault, message: &str) {
     let drive = zeroes(64 << 20);
