@@ -23,6 +23,10 @@ const TRIES: &[(&str, End, &str)] = &[
     ("--append selftest --cpus 1", End::Success, "interrupts disturb no computation: ok"),
     ("--append selftest", End::Success, "interrupts disturb no computation: ok"),
     ("--append selftest --cpus 4 --memory 5120", End::Success, "interrupts disturb no computation: ok"),
+    // Stacks of CPUs above 4 GiB.
+    ("--append selftest --cpus 16 --memory 4096", End::Success, "interrupts disturb no computation: ok"),
+    // A panic while the other CPUs are still the firmware's.
+    ("--append selftest -- -M q35,pit=off", End::Panicked, "panic: the interval timer"),
     ("--append end=panic", End::Panicked, "examples/pc64/src/selftest.rs:"),
     ("--append end=nested", End::Panicked, "panic: asked for"),
     ("--append end=everywhere --cpus 4", End::Panicked, "thread "),

@@ -25,7 +25,6 @@ const TIMER_DIVIDER: Reg<u32, ReadWrite> = Reg::at(0x3e0);
 
 const PENDING: u32 = 1 << 12;
 const ASSERT: u32 = 1 << 14;
-const TO_ALL_OTHERS: u32 = 3 << 18;
 const NMI: u32 = 4 << 8;
 const INIT: u32 = 5 << 8;
 const STARTUP: u32 = 6 << 8;
@@ -74,9 +73,9 @@ pub fn interrupt(to: u32, vector: Vector) {
     command(to, ASSERT | u32::from(vector));
 }
 
-/// Interrupts all other CPUs, whether or not they take interrupts.
-pub fn interrupt_all_others_at_once() {
-    command(0, TO_ALL_OTHERS | ASSERT | NMI);
+/// Interrupts the CPU with number `to`, whether or not it takes interrupts.
+pub fn interrupt_at_once(to: u32) {
+    command(to, ASSERT | NMI);
 }
 
 /// Resets the CPU with number `to`.

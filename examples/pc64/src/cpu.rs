@@ -5,7 +5,7 @@ use core::arch::{asm, global_asm};
 use core::hint::spin_loop;
 use core::ops::Range;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use core::time::Duration;
 
 use dfly_hal::CpuId;
@@ -15,7 +15,7 @@ use x86_64::registers::model_specific::GsBase;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use crate::{apic, clock, interrupts as vectors, memory};
+use crate::{apic, clock, interrupts as vectors, memory, panic};
 
 global_asm!(include_str!("asm/trampoline.s"), options(att_syntax));
 
@@ -70,7 +70,11 @@ impl Cpu {
 
     /// Decides how its start ended, unless that has been decided.
     fn settle(&self, state: u32) -> bool {
-        self.state.compare_exchange(STARTING, state, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let is_settled =
+            self.state.compare_exchange(STARTING, state, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        // Pairs with the one in `interrupt_others_at_once`: it finds this CPU up, or this CPU sees that the machine ends.
+        fence(Ordering::SeqCst);
+        is_settled
     }
 
     /// Its number at the interrupt controller.
@@ -173,6 +177,7 @@ pub fn start_others(apics: &[u32]) {
     let boot = Box::leak(Box::new(Cpu::new(0, apic::id())));
     announce(boot);
     own(boot);
+    boot.settle(UP);
 
     // SAFETY: both are in the image, one behind the other.
     let len = unsafe { (&raw const trampoline_end).offset_from_unsigned(&raw const trampoline_start) };
@@ -206,14 +211,19 @@ pub fn start_others(apics: &[u32]) {
     }
 }
 
-/// Where another CPU enters, from `entry.s`.
+/// Where another CPU enters first, from `entry.s`, on a small stack that it shares with those before it.
+#[unsafe(no_mangle)]
+extern "C" fn ap_activate() {
+    memory::activate();
+}
+
+/// Where another CPU enters, from `entry.s`, on its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn other_cpu_main(cpu: &'static Cpu) -> ! {
     own(cpu);
-    memory::activate();
     set_up();
-    if !cpu.settle(UP) {
-        // Nobody counts on it any more.
+    // Nobody counts on it any more, or the machine ended before it could be told.
+    if !cpu.settle(UP) || panic::is_ending() {
         loop {
             x86_64::instructions::hlt();
         }
@@ -239,6 +249,19 @@ pub fn wake_others() {
         .filter(|&id| id != this())
         .filter_map(get)
         .for_each(|cpu| apic::interrupt(cpu.apic, vectors::IPI));
+}
+
+/// Interrupts every other CPU, whether or not it takes interrupts: those that are up. One that has no gates yet, or is
+/// the firmware's, would reset the machine.
+pub fn interrupt_others_at_once() {
+    // See `settle`.
+    fence(Ordering::SeqCst);
+    (0..MOST as u32)
+        .map(CpuId)
+        .filter(|&id| id != this())
+        .filter_map(get)
+        .filter(|cpu| cpu.state.load(Ordering::Acquire) == UP)
+        .for_each(|cpu| apic::interrupt_at_once(cpu.apic));
 }
 
 /// Interrupts that all CPUs took.

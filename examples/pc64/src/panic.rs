@@ -11,7 +11,7 @@ use x86_64::registers::control::Cr2;
 
 use crate::interrupts::Frame;
 use crate::port::Port;
-use crate::{apic, cpu, memory, print, println, serial};
+use crate::{cpu, memory, print, println, serial};
 
 /// QEMU's `isa-debug-exit`, as `xtask` sets it up.
 // SAFETY: it ends the machine, or nobody is there.
@@ -52,6 +52,11 @@ fn stand_still() -> ! {
 static ENDING: AtomicU32 = AtomicU32::new(CpuId::NONE.0);
 static HOW: AtomicU32 = AtomicU32::new(Exit::Panic as u32);
 
+/// Whether the machine is ending.
+pub fn is_ending() -> bool {
+    ENDING.load(Ordering::Acquire) != CpuId::NONE.0
+}
+
 /// From here on this CPU alone runs. A panic that panics ends at once.
 fn begin(how: Exit) {
     interrupts::disable();
@@ -59,7 +64,7 @@ fn begin(how: Exit) {
     match ENDING.compare_exchange(CpuId::NONE.0, this.0, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             HOW.store(how as u32, Ordering::Relaxed);
-            apic::interrupt_all_others_at_once();
+            cpu::interrupt_others_at_once();
             serial::seize();
         }
         Err(other) if other == this.0 => end(HOW.load(Ordering::Relaxed)),
@@ -69,7 +74,7 @@ fn begin(how: Exit) {
 
 /// The handler of interrupts that cannot be masked: another CPU ends the machine. From anybody else it is an exception.
 pub fn stop_if_told(frame: &Frame) {
-    if ENDING.load(Ordering::Acquire) != CpuId::NONE.0 {
+    if is_ending() {
         stand_still();
     }
     exception(frame)

@@ -43,14 +43,15 @@ pvh_start:
     call enter_long_mode
     ljmp $0x08, $boot64
 
-# An AP comes here from the trampoline, with flat segments.
+# An AP comes here from the trampoline, with flat segments. Its own stack may be where neither 32 bits nor the boot's tables
+# reach, so until the final tables are in place it runs on one of the image: APs start one at a time.
 .globl ap_start32
 ap_start32:
     movw $0x10, %ax
     movw %ax, %ds
     movw %ax, %es
     movw %ax, %ss
-    movl ap_stack_top, %esp
+    movl $ap_boot_stack_top, %esp
     call enter_long_mode
     ljmp $0x08, $ap64
 
@@ -83,8 +84,10 @@ boot64:
 
 ap64:
     call load_data_segments
-    movq ap_stack_top, %rsp
+    movq $ap_boot_stack_top, %rsp
     xorl %ebp, %ebp
+    call ap_activate
+    movq ap_stack_top, %rsp
     movq ap_argument, %rdi
     call other_cpu_main
     ud2
@@ -120,6 +123,8 @@ boot_pds:   .skip 4 * 4096
 boot_stack_guard: .skip 4096
 boot_stack: .skip 128 * 1024
 boot_stack_top:
+ap_boot_stack: .skip 4096
+ap_boot_stack_top:
 .globl ap_stack_top, ap_argument
 ap_stack_top: .skip 8
 ap_argument: .skip 8
