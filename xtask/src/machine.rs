@@ -27,8 +27,19 @@ const TRIES: &[(&str, End, &str)] = &[
     ("--append selftest --cpus 16 --memory 4096", End::Success, "interrupts disturb no computation: ok"),
     // A panic while the other CPUs are still the firmware's.
     ("--append selftest -- -M q35,pit=off", End::Panicked, "panic: the interval timer"),
+    // The last of four controllers finds no interrupt vector left.
+    (
+        "--cpus 64 -- \
+         -drive if=none,id=a,driver=null-co,size=64M -device nvme,serial=a,drive=a \
+         -drive if=none,id=b,driver=null-co,size=64M -device nvme,serial=b,drive=b \
+         -drive if=none,id=c,driver=null-co,size=64M -device nvme,serial=c,drive=c \
+         -drive if=none,id=d,driver=null-co,size=64M -device nvme,serial=d,drive=d",
+        End::Success,
+        "so it is polled",
+    ),
     ("--append end=panic", End::Panicked, "examples/pc64/src/selftest.rs:"),
     ("--append end=nested", End::Panicked, "panic: asked for"),
+    ("--append end=allocating --cpus 4", End::Panicked, "panic: asked for"),
     ("--append end=everywhere --cpus 4", End::Panicked, "thread "),
     ("--append end=interrupt", End::Panicked, "in an interrupt handler"),
     ("--append end=fault", End::Exception, "read at 0x8: not mapped"),

@@ -4,7 +4,7 @@
 //! runs [`serve`] (a thread), or calls [`expire`], does the rest.
 
 use alloc::vec::Vec;
-use core::arch::x86_64::_rdtsc;
+use core::arch::asm;
 use core::future::poll_fn;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +33,8 @@ const PIT_CHANNEL_2: Port = unsafe { Port::new(0x42) };
 const PIT_MODE: Port = unsafe { Port::new(0x43) };
 // SAFETY: see above.
 const PIT_GATE: Port = unsafe { Port::new(0x61) };
+/// In the register of the gate: channel 2 is at zero, or was.
+const PIT_OUT: u8 = 1 << 5;
 
 static START: AtomicU64 = AtomicU64::new(0);
 static NANOS_PER_TICK: AtomicU64 = AtomicU64::new(1 << SHIFT);
@@ -40,9 +42,14 @@ static NANOS_PER_TICK: AtomicU64 = AtomicU64::new(1 << SHIFT);
 static APIC_TICKS_PER_NANO: AtomicU64 = AtomicU64::new(0);
 
 /// The CPU's counter: the same on every CPU, as on every PC of today.
+///
+/// It is read after every load before it: else what another CPU did by then could seem to be in the future.
 fn counter() -> u64 {
-    // SAFETY: every CPU in 64-bit mode has the counter, and nobody forbade it.
-    unsafe { _rdtsc() }
+    let (low, high): (u32, u32);
+    // SAFETY: every CPU in 64-bit mode has the counter and the fence, and nobody forbade either. (Not `nomem`: the
+    // compiler, too, moves no load behind it.)
+    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nostack, preserves_flags)) };
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// Calibrates both counters. Once, on the boot CPU, with interrupts off. Time begins.
@@ -65,17 +72,26 @@ pub fn compare() -> (Duration, Duration) {
     (instant(end.tsc).saturating_since(instant(start.tsc)), start.until(&end))
 }
 
-/// The counters now, and [`CALIBRATION_TICKS`] later.
+/// The counters now, and at least [`CALIBRATION_TICKS`] later.
 fn measure() -> (Sample, Sample) {
+    /// A hypervisor is elsewhere now and then, not always.
+    const ATTEMPTS: u32 = 8;
+    (0..ATTEMPTS).find_map(|_| try_to_measure()).expect("the interval timer runs out before it is looked at")
+}
+
+/// The same; `None` when the timer, which then begins again, ran out meanwhile.
+fn try_to_measure() -> Option<(Sample, Sample)> {
     PIT_GATE.write8(PIT_GATE.read8() & !2 | 1);
     // Channel 2, both bytes, mode 0, binary.
     PIT_MODE.write8(0xb0);
     PIT_CHANNEL_2.write8(0xff);
     PIT_CHANNEL_2.write8(0xff);
     let start = Sample::best();
-    let is_enough = |_| start.pit.wrapping_sub(Sample::take().pit) >= CALIBRATION_TICKS;
+    let has_run_out = || PIT_GATE.read8() & PIT_OUT != 0;
+    let is_enough = |_| has_run_out() || start.pit.wrapping_sub(Sample::take().pit) >= CALIBRATION_TICKS;
     assert!((0..MOST_SAMPLES).any(is_enough), "the interval timer stands still");
-    (start, Sample::best())
+    let end = Sample::best();
+    (!has_run_out()).then_some((start, end))
 }
 
 /// What the counters showed at one moment.

@@ -1,7 +1,7 @@
 //! The heap: all ordinary memory that is not used otherwise.
 //!
 //! Interrupt handlers neither allocate nor free: it is said to whoever tries, because the lock may be held by the thread that
-//! was interrupted.
+//! was interrupted. Once the machine is ending there is no more memory, because the lock may be held by a CPU that was stopped.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -14,7 +14,7 @@ use talc::source::Manual;
 
 use crate::boot::BootInfo;
 use crate::firmware::overlaps;
-use crate::{cpu, memory};
+use crate::{cpu, memory, panic};
 
 /// What is given to the heap begins and ends at multiples of this.
 const UNIT: u64 = 4096;
@@ -83,12 +83,18 @@ impl Heap {
 // SAFETY: what Talc hands out, under a lock.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if panic::is_ending() {
+            return ptr::null_mut();
+        }
         assert!(!cpu::in_interrupt(), "an interrupt handler allocates");
         // SAFETY: the length is not 0, as the caller promised.
         unsafe { self.memory.lock().allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        if panic::is_ending() {
+            return;
+        }
         assert!(!cpu::in_interrupt(), "an interrupt handler frees");
         // SAFETY: allocated here with this layout, as the caller promised.
         unsafe { self.memory.lock().deallocate(at, layout) };

@@ -107,6 +107,8 @@ fn other_cpu() -> ! {
     while RUN.get().is_none() {
         cpu::halt(&|| RUN.get().is_some());
     }
+    // It may have been there all along.
+    cpu::interrupts_on();
     RUN.get().map(|run| run());
     loop {
         cpu::halt(&|| false);

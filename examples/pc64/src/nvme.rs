@@ -34,7 +34,7 @@ pub fn function(at: Function) -> Option<NvmeFunction> {
     };
     let irq = Arc::new(Irq::new());
     let interrupts = match MsiX::find(&at) {
-        Some(messages) => Interrupts::Message { vectors: connect(&at, &messages, &irq) },
+        Some(messages) => connect(&at, &messages, &irq),
         None => Interrupts::None,
     };
     let config = Config { interrupts, ..Config::default() };
@@ -49,8 +49,8 @@ fn window(at: &Function) -> Option<MmioWindow> {
     Some(unsafe { MmioWindow::new(registers, bar.bytes as usize) })
 }
 
-/// Connects messages to CPUs in turn; how many.
-fn connect(at: &Function, messages: &MsiX, irq: &Arc<Irq>) -> u16 {
+/// Connects messages to CPUs in turn, as far as there are vectors. Without any, the controller has to be polled.
+fn connect(at: &Function, messages: &MsiX, irq: &Arc<Irq>) -> Interrupts {
     let wanted = (cpu::count() + 1).min(messages.len().into()) as u16;
     let mut connected = 0;
     while connected < wanted {
@@ -61,6 +61,10 @@ fn connect(at: &Function, messages: &MsiX, irq: &Arc<Irq>) -> u16 {
         messages.route(connected, vector, cpu.apic());
         connected += 1;
     }
+    if connected == 0 {
+        println!("nvme at {at}: no interrupt vector is left for it, so it is polled");
+        return Interrupts::None;
+    }
     messages.enable(at);
-    connected
+    Interrupts::Message { vectors: connected }
 }

@@ -292,6 +292,18 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
                 clock::spin(Duration::from_secs(1));
             }
         }
+        "allocating" => {
+            // The other CPUs want the heap all the time, and the words of the panic want it, too.
+            let _ = on_every_cpu(cx, |_| match cpu::this() {
+                CpuId(0) => {
+                    clock::spin(Duration::from_millis(20));
+                    panic!("asked for: {Greedy}")
+                }
+                _ => loop {
+                    drop(core::hint::black_box(Box::new(0)));
+                },
+            });
+        }
         "everywhere" => {
             // Which is also where one panic interrupts another.
             let _ = on_every_cpu(cx, |_| panic!("asked for"));
@@ -303,6 +315,15 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
         _ => println!("no such end: {how}"),
     }
     false
+}
+
+/// What takes memory to be shown.
+struct Greedy;
+
+impl fmt::Display for Greedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        core::hint::black_box(Box::new(0)).fmt(f)
+    }
 }
 
 /// What cannot be shown.
