@@ -22,6 +22,11 @@ fn words(start: NonNull<u8>, len: usize) -> impl Iterator<Item = (usize, Range<u
     })
 }
 
+/// Whether the range is made of whole words, as the entries of rings are: then it is copied without looking at each.
+fn is_whole(start: NonNull<u8>, len: usize) -> bool {
+    start.addr().get().is_multiple_of(WORD) && len.is_multiple_of(WORD)
+}
+
 /// The word `offset` bytes behind the one that holds `start`.
 ///
 /// # Safety
@@ -43,6 +48,14 @@ unsafe fn word<'a>(start: NonNull<u8>, offset: usize) -> &'a AtomicU32 {
 /// other than through this module or from outside the program.
 #[inline]
 pub(crate) unsafe fn load(from: NonNull<u8>, to: &mut [u8]) {
+    if is_whole(from, to.len()) {
+        for (i, to) in to.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+            // SAFETY: one of the words of the range.
+            let value = unsafe { word(from, i * WORD) }.load(Ordering::Relaxed);
+            *to = u32::from_le(value).to_le_bytes();
+        }
+        return;
+    }
     for (offset, of_word, of_range) in words(from, to.len()) {
         // SAFETY: one of the words of the range.
         let value = unsafe { word(from, offset) }.load(Ordering::Relaxed);
@@ -60,6 +73,13 @@ pub(crate) unsafe fn load(from: NonNull<u8>, to: &mut [u8]) {
 /// As for [`load`].
 #[inline]
 pub(crate) unsafe fn store(to: NonNull<u8>, from: &[u8]) {
+    if is_whole(to, from.len()) {
+        for (i, new) in from.as_chunks::<WORD>().0.iter().enumerate() {
+            // SAFETY: one of the words of the range.
+            unsafe { word(to, i * WORD) }.store(u32::from_le_bytes(*new).to_le(), Ordering::Relaxed);
+        }
+        return;
+    }
     for (offset, of_word, of_range) in words(to, from.len()) {
         let Some(new) = from.get(of_range) else { continue };
         // SAFETY: one of the words of the range.
