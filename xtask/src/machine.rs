@@ -61,6 +61,9 @@ pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
         judge(&output, end, text).with_context(|| format!("qemu {words}"))?;
         passed(words, tests);
     }
+    let output = boot(&format!("--append {}", "x".repeat(4096)), None)?;
+    judge(&output, End::Panicked, "the options are no text, or too long").context("qemu --append xxx...")?;
+    passed("--append with options that are too long", tests);
     disk().context("qemu --append disktest")?;
     passed("--append disktest, and the image is as it should be", tests);
     golden(project, tests)

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::firmware::{self, u32_at};
+use crate::apic;
+use crate::firmware::{self, u32_at, u64_at};
 
 /// More than any machine has.
 const MOST_TABLES: usize = 256;
@@ -12,7 +13,7 @@ const LONGEST_TABLE: usize = 1 << 20;
 /// What the MADT says.
 #[derive(Debug, Default)]
 pub struct Madt {
-    /// APIC numbers of the CPUs that can be used.
+    /// APIC numbers of the CPUs that can be used, each once.
     pub cpus: Vec<u32>,
     /// Registers and first interrupt of each I/O APIC.
     pub io_apics: Vec<(u32, u32)>,
@@ -27,12 +28,10 @@ impl Madt {
         if !root.starts_with(b"RSD PTR ") {
             return None;
         }
-        let rsdt = table(u32_at(root, 16)?.into(), b"RSDT")?;
-        let madt = rsdt
-            .get(HEADER..)?
-            .chunks_exact(4)
-            .take(MOST_TABLES)
-            .find_map(|at| table(u32_at(at, 0)?.into(), b"APIC"))?;
+        let madt = extended(rsdp, root[15]).or_else(|| {
+            let tables = table(u32_at(root, 16)?.into(), b"RSDT")?.get(HEADER..)?.chunks_exact(4);
+            tables.take(MOST_TABLES).find_map(|at| table(u32_at(at, 0)?.into(), b"APIC"))
+        })?;
 
         let mut found = Self::default();
         let mut rest = madt.get(HEADER + 8..)?;
@@ -49,8 +48,8 @@ impl Madt {
     fn entry(&mut self, entry: &[u8]) -> Option<()> {
         const USABLE: u32 = 1;
         match entry[0] {
-            0 if u32_at(entry, 4)? & USABLE != 0 => self.cpus.push((*entry.get(3)?).into()),
-            9 if u32_at(entry, 8)? & USABLE != 0 => self.cpus.push(u32_at(entry, 4)?),
+            0 if u32_at(entry, 4)? & USABLE != 0 => self.cpu((*entry.get(3)?).into()),
+            9 if u32_at(entry, 8)? & USABLE != 0 => self.cpu(u32_at(entry, 4)?),
             1 => self.io_apics.push((u32_at(entry, 4)?, u32_at(entry, 8)?)),
             2 => self.overrides.push((*entry.get(3)?, u32_at(entry, 4)?)),
             _ => {}
@@ -58,10 +57,23 @@ impl Madt {
         Some(())
     }
 
+    fn cpu(&mut self, apic: u32) {
+        if apic < apic::BROADCAST && !self.cpus.contains(&apic) {
+            self.cpus.push(apic);
+        }
+    }
+
     /// The I/O APIC's number of an ISA interrupt.
     pub fn isa_interrupt(&self, irq: u8) -> u32 {
         self.overrides.iter().find(|(isa, _)| *isa == irq).map_or(irq.into(), |&(_, number)| number)
     }
+}
+
+/// The MADT by the table of wide addresses, which root pointers have from revision 2 on.
+fn extended(rsdp: u64, revision: u8) -> Option<&'static [u8]> {
+    let root = firmware::bytes(rsdp, 36).filter(|_| revision >= 2)?;
+    let tables = table(u64_at(root, 24)?, b"XSDT")?.get(HEADER..)?.chunks_exact(8);
+    tables.take(MOST_TABLES).find_map(|at| table(u64_at(at, 0)?, b"APIC"))
 }
 
 /// The table at `at`, if it has that signature and its sum is right.

@@ -118,13 +118,21 @@ pub struct IoApic {
 }
 
 impl IoApic {
-    /// The one that serves interrupt `number`.
+    /// The one that serves interrupt `number`, by the firmware's word and by its own.
     pub fn serving(madt: &Madt, number: u32) -> Option<Self> {
         let &(at, first) =
             madt.io_apics.iter().filter(|(_, first)| *first <= number).max_by_key(|(_, first)| *first)?;
         let at = memory::device(at.into(), 0x20)?;
         // SAFETY: device memory, by the firmware's word; an I/O APIC touches none.
-        Some(Self { window: unsafe { MmioWindow::new(at, 0x20) }, first })
+        let found = Self { window: unsafe { MmioWindow::new(at, 0x20) }, first };
+        (number - first <= found.last()).then_some(found)
+    }
+
+    /// The last of its entries.
+    fn last(&self) -> u32 {
+        const VERSION: u32 = 1;
+        self.window.write32(0, VERSION);
+        self.window.read32(0x10) >> 16 & 0xff
     }
 
     /// Sends interrupt `number` as `vector` to the CPU with APIC number `to`: edge triggered, active high, as on ISA.

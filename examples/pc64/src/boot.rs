@@ -39,7 +39,8 @@ pub struct BootInfo {
 }
 
 impl BootInfo {
-    /// Reads the start info at `at`.
+    /// Reads the start info at `at`. Panics where options or a script were given that cannot be had: without them the
+    /// machine would do something else than it was told.
     pub fn read(at: u64) -> Option<Self> {
         let info = firmware::bytes(at, 56)?;
         if u32_at(info, 0)? != MAGIC || u32_at(info, 4)? < 1 {
@@ -53,14 +54,11 @@ impl BootInfo {
                 ram_count += 1;
             }
         }
-        let module = match u32_at(info, 12)? {
-            0 => None,
-            _ => {
-                let entry = firmware::bytes(u64_at(info, 16)?, 32)?;
-                firmware::bytes(u64_at(entry, 0)?, usize::try_from(u64_at(entry, 8)?).ok()?)
-            }
+        let module = (u32_at(info, 12)? > 0).then(|| module(info).expect("a module is where none can be"));
+        let command_line = match u64_at(info, 24)? {
+            0 => "",
+            at => firmware::text(at, LONGEST_COMMAND_LINE).expect("the options are no text, or too long"),
         };
-        let command_line = firmware::text(u64_at(info, 24)?, LONGEST_COMMAND_LINE).unwrap_or("");
         Some(Self { ram, ram_count, command_line, module, rsdp: u64_at(info, 32)? })
     }
 
@@ -68,4 +66,10 @@ impl BootInfo {
     pub fn ram(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ram.iter().take(self.ram_count).map(|&(start, len)| start..start.saturating_add(len))
     }
+}
+
+/// The first module of the start info.
+fn module(info: &[u8]) -> Option<&'static [u8]> {
+    let entry = firmware::bytes(u64_at(info, 16)?, 32)?;
+    firmware::bytes(u64_at(entry, 0)?, usize::try_from(u64_at(entry, 8)?).ok()?)
 }

@@ -185,7 +185,7 @@ pub fn start_others(apics: &[u32]) {
     // SAFETY: that page of low memory is mapped, and nobody uses it.
     unsafe { ptr::copy_nonoverlapping(&raw const trampoline_start, to, len) };
 
-    for &apic in apics.iter().filter(|&&apic| apic != boot.apic && apic < apic::BROADCAST) {
+    for &apic in apics.iter().filter(|&&apic| apic != boot.apic) {
         let id = COUNT.load(Ordering::Relaxed);
         if id as usize == MOST {
             break;

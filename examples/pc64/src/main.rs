@@ -67,7 +67,10 @@ fn boot_cpu(info: &BootInfo) -> ! {
     memory::init(info);
     cpu::set_up();
     clock::init();
-    let madt = Madt::read(info.rsdp).unwrap_or_default();
+    let madt = Madt::read(info.rsdp).unwrap_or_else(|| {
+        println!("no MADT: one CPU");
+        Madt::default()
+    });
     cpu::start_others(&madt.cpus);
     if !serial::connect(&madt) {
         println!("no interrupt for the serial line: nothing can be typed");

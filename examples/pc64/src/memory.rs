@@ -9,7 +9,7 @@
 
 use alloc::boxed::Box;
 use core::alloc::Layout;
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
@@ -96,23 +96,38 @@ pub fn activate() {
 
 /// Registers of devices: the `len` bytes at `at`, uncached. `None` where that is ordinary memory, or no place for them.
 pub fn device(at: u64, len: u64) -> Option<NonNull<u8>> {
-    let range = at..at.checked_add(len).filter(|&end| at >= LOW_END && end <= 1 << 46)?;
+    let range = at..at.checked_add(len).filter(|&end| at >= LOW_END && end <= addresses_end())?;
     if overlaps(&range, &image()) || heap::holds(&range) {
+        return None;
+    }
+    // Below, all is mapped; above, what was not mapped needs no CPU to forget anything.
+    let pages = (at & !(LARGE - 1)..range.end).step_by(LARGE as usize).filter(|&page| page >= BOOT_END);
+    // Neither does memory lose its caches to a neighbour.
+    if pages.clone().any(|page| heap::holds(&(page..page + LARGE))) {
         return None;
     }
     let mut tables = TABLES.lock();
     let tables = tables.as_mut()?;
-    // Below, all is mapped; above, what was not mapped needs no CPU to forget anything.
-    for page in (at & !(LARGE - 1)..range.end).step_by(LARGE as usize).filter(|&page| page >= BOOT_END) {
-        tables.set(page, LARGE, DEVICE);
-    }
+    pages.for_each(|page| tables.set(page, LARGE, DEVICE));
     NonNull::new(ptr::with_exposed_provenance_mut(usize::try_from(at).ok()?))
+}
+
+/// Where the CPU's physical addresses end, or the lower half of its virtual ones.
+fn addresses_end() -> u64 {
+    const SIZES: u32 = 0x8000_0008;
+    const VIRTUAL_BITS: u32 = 47;
+    let sizes: u32;
+    // SAFETY: every CPU in 64-bit mode has the instruction and this leaf. `rbx`, which the compiler keeps, is put back.
+    unsafe {
+        asm!("push rbx", "cpuid", "pop rbx", inout("eax") SIZES => sizes, out("ecx") _, out("edx") _);
+    }
+    1 << (sizes & 0xff).min(VIRTUAL_BITS)
 }
 
 /// Memory for a CPU's own stack; it stays. The page below it faults: on this CPU, and on those that start later.
 pub fn stack(bytes: usize) -> u64 {
-    let layout =
-        Layout::from_size_align(bytes + SMALL as usize, SMALL as usize).unwrap_or(Layout::new::<Table>());
+    let layout = Layout::from_size_align(bytes + SMALL as usize, SMALL as usize)
+        .expect("a stack is shorter than the address space");
     // SAFETY: the length is not 0.
     let bottom = unsafe { alloc::alloc::alloc_zeroed(layout) };
     if bottom.is_null() {

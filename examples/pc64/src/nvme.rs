@@ -17,6 +17,9 @@ use crate::{cpu, interrupts, memory, println};
 /// Mass storage, non-volatile memory, NVMe.
 const CLASS: u32 = 0x01_08_02;
 
+/// More than the registers and the doorbells of all queues take, whatever a BAR says.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Where the controllers are, bus by bus.
 pub fn scan() -> Vec<Function> {
     let mut found = pci::scan();
@@ -43,10 +46,11 @@ pub fn function(at: Function) -> Option<NvmeFunction> {
 
 fn window(at: &Function) -> Option<MmioWindow> {
     let bar = pci::bar(at, 0)?;
-    let registers = memory::device(bar.address, bar.bytes)?;
+    let bytes = bar.bytes.min(MOST_BYTES);
+    let registers = memory::device(bar.address, bytes)?;
     // SAFETY: device memory, by the BAR, which is aligned to its size; the driver that gets the window is the only one.
     // (The table of messages may lie in the same BAR; drivers of this family leave it alone.)
-    Some(unsafe { MmioWindow::new(registers, bar.bytes as usize) })
+    Some(unsafe { MmioWindow::new(registers, bytes as usize) })
 }
 
 /// Connects messages to CPUs in turn, as far as there are vectors. Without any, the controller has to be polled.
