@@ -12,6 +12,7 @@ use core::alloc::Layout;
 use core::arch::{asm, global_asm};
 use core::ops::Range;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use dfly_hal::sync::Lock;
 use x86_64::PhysAddr;
@@ -155,35 +156,38 @@ const WRITE: u64 = READ | 2;
 const DEVICE: u64 = WRITE | 0x18;
 
 #[repr(C, align(4096))]
-struct Table([u64; 512]);
+struct Table([AtomicU64; 512]);
 
 impl Table {
     fn new() -> Box<Self> {
-        Box::new(Self([0; 512]))
+        Box::new(Self([const { AtomicU64::new(NONE) }; 512]))
     }
 }
 
-/// The root of the page tables, which are never freed.
-struct Tables(&'static mut Table);
+/// The root of the page tables, which are never freed. Who holds it changes them; CPUs read them at any time: what an entry
+/// leads to is there before the entry (Release).
+struct Tables(&'static Table);
 
 impl Tables {
     /// Maps the page of `size` at `at` to itself.
     fn set(&mut self, at: u64, size: u64, rights: u64) {
-        let mut table = &mut *self.0;
+        let mut table = self.0;
         let mut covers = 512 << 30;
         loop {
-            let entry = &mut table.0[(at / covers % 512) as usize];
+            let entry = &table.0[(at / covers % 512) as usize];
             if covers == size {
                 let is_large = if size > SMALL { IS_LARGE } else { 0 };
-                *entry = if rights == NONE { NONE } else { at | rights | is_large };
+                entry.store(if rights == NONE { NONE } else { at | rights | is_large }, Ordering::Release);
                 return;
             }
             covers /= 512;
-            if *entry & PRESENT == 0 || *entry & IS_LARGE != 0 {
-                *entry = split(*entry, covers);
+            let mut next = entry.load(Ordering::Relaxed);
+            if next & PRESENT == 0 || next & IS_LARGE != 0 {
+                next = split(next, covers);
+                entry.store(next, Ordering::Release);
             }
-            // SAFETY: made by `split`, and reached from nowhere else.
-            table = unsafe { &mut *ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize) };
+            // SAFETY: made by `split`, and never freed.
+            table = unsafe { &*ptr::with_exposed_provenance((next & ADDRESS) as usize) };
         }
     }
 
@@ -198,7 +202,7 @@ fn split(entry: u64, size: u64) -> u64 {
     if entry & PRESENT != 0 {
         let is_large = if size > SMALL { IS_LARGE } else { 0 };
         for (page, new) in (0_u64..).zip(&mut table.0) {
-            *new = ((entry & !IS_LARGE) + page * size) | is_large;
+            *new.get_mut() = ((entry & !IS_LARGE) + page * size) | is_large;
         }
     }
     ptr::from_mut(Box::leak(table)).expose_provenance() as u64 | PRESENT | 2

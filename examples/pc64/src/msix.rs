@@ -10,6 +10,9 @@ const ID: u8 = 0x11;
 const ENABLE: u32 = 1 << 31;
 const MASK_ALL: u32 = 1 << 30;
 const ENTRY_BYTES: u32 = 16;
+/// In an entry.
+const CONTROL: usize = 12;
+const MASKED: u32 = 1;
 /// Where x86 CPUs take messages.
 const MESSAGES: u32 = 0xfee0_0000;
 
@@ -36,7 +39,17 @@ impl MsiX {
         // SAFETY: device memory, by the BAR, aligned to 8 bytes; the one to drive it is this. What is written there makes
         // the device write a message to a CPU and nothing else.
         let table = unsafe { MmioWindow::new(table, bytes as usize) };
-        Some(Self { at, table, len })
+        let found = Self { at, table, len };
+        found.mask_all(function);
+        Some(found)
+    }
+
+    /// No message comes until [`enable`](Self::enable), nor after it from an entry that was not routed, whatever the
+    /// firmware left.
+    fn mask_all(&self, function: &impl Config) {
+        let control = function.read(self.at);
+        function.write(self.at, control & !ENABLE | MASK_ALL);
+        (0..self.len).for_each(|index| self.table.write32(entry(index) + CONTROL, MASKED));
     }
 
     /// How many messages there are.
@@ -46,15 +59,21 @@ impl MsiX {
 
     /// Message `index` becomes `vector` of the CPU with APIC number `to`.
     pub fn route(&self, index: u16, vector: Vector, to: u32) {
-        let at = (u32::from(index) * ENTRY_BYTES) as usize;
-        for (offset, value) in [(12, 1), (0, MESSAGES | to << 12), (4, 0), (8, vector.into()), (12, 0)] {
-            self.table.write32(at + offset, value);
+        for (offset, value) in
+            [(CONTROL, MASKED), (0, MESSAGES | to << 12), (4, 0), (8, vector.into()), (CONTROL, 0)]
+        {
+            self.table.write32(entry(index) + offset, value);
         }
     }
 
-    /// Lets the function send messages. All that were not routed stay masked.
+    /// Lets the function send the messages that were routed.
     pub fn enable(&self, function: &impl Config) {
         let control = function.read(self.at);
         function.write(self.at, control & !MASK_ALL | ENABLE);
     }
+}
+
+/// Where entry `index` of a table is.
+fn entry(index: u16) -> usize {
+    (u32::from(index) * ENTRY_BYTES) as usize
 }

@@ -15,8 +15,8 @@ pub trait Config {
     fn write(&self, offset: u8, value: u32);
 }
 
-/// Where a function is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a function is; in the order of buses, devices, functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Function {
     bus: u8,
     device: u8,
@@ -80,7 +80,7 @@ const HAS_CAPABILITIES: u32 = 1 << 20;
 const BRIDGE: u8 = 1;
 const MULTIPLE: u8 = 0x80;
 
-/// The functions that can be reached from bus 0, bus by bus.
+/// The functions that can be reached from bus 0, in their order.
 pub fn scan() -> Vec<Function> {
     let mut found = Vec::new();
     let mut seen = [false; 256];
@@ -111,6 +111,7 @@ pub fn scan() -> Vec<Function> {
             }
         }
     }
+    found.sort_unstable();
     found
 }
 

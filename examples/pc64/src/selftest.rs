@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::hint::spin_loop;
@@ -22,6 +23,7 @@ use kernel::Verdict;
 use crate::panic::{Exit, exit};
 use crate::pci::{self, Config};
 use crate::platform::Pc;
+use crate::terminal::{Done, Editor};
 use crate::{apic, clock, cpu, interrupts, println, probe};
 
 /// What went wrong.
@@ -29,9 +31,10 @@ type Outcome = Result<(), String>;
 type Test = fn(&mut Cx<'_>) -> Outcome;
 
 /// On the first CPU.
-const ALONE: [(&str, Test); 5] = [
+const ALONE: [(&str, Test); 6] = [
     ("memory is copied", copies),
     ("lists of a PCI function that lie come to an end", lies),
+    ("a line that is too long is refused, and no other", long_lines),
     ("memory for devices keeps its promises", |_| {
         check_dma(&Pc, Some(&mut Identity)).map_err(|e| e.to_string())
     }),
@@ -184,6 +187,21 @@ fn lies(_: &mut Cx<'_>) -> Outcome {
         ensure(pci::bar(&Liar, index).is_none(), || format!("BAR {index}"))?;
     }
     Ok(())
+}
+
+fn long_lines(_: &mut Cx<'_>) -> Outcome {
+    const CTRL_U: u8 = 21;
+    let type_in = |keys: &[u8]| {
+        let (mut editor, mut echo) = (Editor::default(), Vec::new());
+        let last = keys.iter().map(|&key| editor.key(key, &mut echo)).last();
+        (last, editor.line.len(), echo.ends_with(b"ignored\n"))
+    };
+    for (typed, len, is_refused) in [(4096, 4096, false), (4097, 0, true), (5000, 0, true)] {
+        let came = type_in(&[&vec![b'x'; typed][..], b"\r"].concat());
+        ensure(came == (Some(Done::Line), len, is_refused), || format!("{typed} bytes: {came:?}"))?;
+    }
+    let came = type_in(&[&vec![b'x'; 5000][..], &[CTRL_U, b'y', b'\r']].concat());
+    ensure(came == (Some(Done::Line), 1, false), || format!("taken back: {came:?}"))
 }
 
 /// The time-stamp counter was calibrated against the same timer that is asked again here.

@@ -6,6 +6,8 @@
 //! | up, down | earlier lines and back |
 //! | ^D | ends the line; on an empty line, the input |
 //! | ^C | gives the line up |
+//!
+//! A line of more than 4096 bytes is refused as a whole: half of a command is another command.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -89,6 +91,8 @@ pub struct Editor {
     back: usize,
     /// What was typed before going back.
     typed: Vec<u8>,
+    /// Bytes have come for which the line has no room.
+    is_too_long: bool,
     escape: Escape,
 }
 
@@ -125,19 +129,17 @@ impl Editor {
                 }
             }
             (Escape::No, ESCAPE) => self.escape = Escape::Begun,
-            (Escape::No, b'\r' | b'\n') => {
-                echo.push(b'\n');
-                return Done::Line;
-            }
+            (Escape::No, b'\r' | b'\n') => return self.end(echo),
             (Escape::No, CTRL_C) => {
                 self.line.clear();
                 echo.extend_from_slice(b"^C\n");
                 return Done::Line;
             }
-            (Escape::No, CTRL_D) => {
+            (Escape::No, CTRL_D) if self.line.is_empty() => {
                 echo.push(b'\n');
-                return if self.line.is_empty() { Done::Ended } else { Done::Line };
+                return Done::Ended;
             }
+            (Escape::No, CTRL_D) => return self.end(echo),
             (Escape::No, BACKSPACE | DELETE) => self.take_back(echo),
             (Escape::No, CTRL_U) => self.take_back_all(echo),
             (Escape::No, CTRL_W) => {
@@ -148,13 +150,24 @@ impl Editor {
                     self.take_back(echo);
                 }
             }
-            (Escape::No, b' '..) if self.line.len() < LONGEST_LINE => {
+            (Escape::No, b' '..) if self.line.len() == LONGEST_LINE => self.is_too_long = true,
+            (Escape::No, b' '..) => {
                 self.line.push(byte);
                 echo.push(byte);
             }
             (Escape::No, _) => {}
         }
         Done::NotYet
+    }
+
+    /// The line is complete; one that is too long comes to nothing.
+    fn end(&mut self, echo: &mut Vec<u8>) -> Done {
+        echo.push(b'\n');
+        if self.is_too_long {
+            self.line.clear();
+            echo.extend_from_slice(b"the line is too long: ignored\n");
+        }
+        Done::Line
     }
 
     /// Takes back a character, with all of its bytes.
@@ -164,6 +177,8 @@ impl Editor {
         if self.line.pop().is_some() {
             echo.extend_from_slice(b"\x08 \x08");
         }
+        // Nothing is left of what there was no room for.
+        self.is_too_long &= !self.line.is_empty();
     }
 
     fn take_back_all(&mut self, echo: &mut Vec<u8>) {
@@ -179,7 +194,7 @@ impl Editor {
             return;
         }
         if from == 0 {
-            self.typed = self.line.clone();
+            self.typed = if self.is_too_long { Vec::new() } else { self.line.clone() };
         }
         self.take_back_all(echo);
         let line = self.earlier.len().checked_sub(back).and_then(|index| self.earlier.get(index));
