@@ -5,7 +5,10 @@ use std::{
     env,
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -64,6 +67,8 @@ pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
     let output = boot(&format!("--append {}", "x".repeat(4096)), None)?;
     judge(&output, End::Panicked, "the options are no text, or too long").context("qemu --append xxx...")?;
     passed("--append with options that are too long", tests);
+    killed().context("qemu, killed")?;
+    passed("leaves no machine behind when it is killed", tests);
     disk().context("qemu --append disktest")?;
     passed("--append disktest, and the image is as it should be", tests);
     golden(project, tests)
@@ -84,13 +89,31 @@ fn boot(words: &str, scratch: Option<&NamedTempFile>) -> Result<Output> {
     if let Some(scratch) = scratch {
         command.arg("--scratch").arg(scratch.path());
     }
-    Ok(command.stdin(std::process::Stdio::null()).output()?)
+    Ok(command.stdin(Stdio::null()).output()?)
 }
 
 fn judge(output: &Output, end: End, text: &str) -> Result<()> {
     let all = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     ensure!(output.status.code() == Some(i32::from(end as u8)), "{}, not {end:?}:\n{all}", output.status);
     ensure!(all.contains(text), "not a word of `{text}`:\n{all}");
+    Ok(())
+}
+
+/// The machine ends when the `xtask` that runs it is killed: both have its stderr, which then ends.
+fn killed() -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("qemu").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut xtask = command.spawn()?;
+    // The machine says something: it runs.
+    xtask.stdout.as_mut().context("no pipe")?.read_exact(&mut [0])?;
+    xtask.kill()?;
+    let mut stderr = xtask.stderr.take().context("no pipe")?;
+    let (end, ended) = mpsc::channel();
+    thread::spawn(move || end.send(stderr.read_to_end(&mut Vec::new()).is_ok()));
+    let has_ended = ended.recv_timeout(PATIENCE);
+    xtask.wait()?;
+    ensure!(has_ended == Ok(true), "QEMU is still there");
     Ok(())
 }
 

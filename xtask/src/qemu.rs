@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// Uses the host's KVM instead of emulating the CPUs
     #[arg(long)]
     kvm: bool,
-    /// Ends the machine after so many seconds
+    /// Ends the machine after so many seconds (0: never); 600 for a script, never for a shell, unless given
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Options for the kernel
@@ -69,6 +69,14 @@ pub(crate) enum End {
     TimedOut = 124,
 }
 
+impl Options {
+    fn limit(&self) -> Option<Duration> {
+        const FOR_A_SCRIPT: u64 = 600;
+        let seconds = self.timeout.or(self.script.is_some().then_some(FOR_A_SCRIPT))?;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+}
+
 impl End {
     /// QEMU's status is twice what the kernel wrote to `isa-debug-exit`, plus one: `examples/pc64/src/panic.rs`.
     fn of(status: ExitStatus) -> Self {
@@ -85,12 +93,15 @@ impl End {
 /// Builds the kernel, and runs it to the end of the machine.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<End> {
     toolchain::program("qemu-system-x86_64", "qemu-system-x86")?;
+    toolchain::program("setpriv", "util-linux")?;
     let kernel = build(project)?;
     let script = options.script.as_deref().map(module).transpose()?;
     let command = command(&kernel, script.as_ref().map(NamedTempFile::path), options)?;
     let (end, output) = boot(command, options)?;
     match end {
-        End::Panicked | End::Exception => symbolize(project, &kernel, &output, &mut io::stderr().lock())?,
+        End::Panicked | End::Exception => {
+            symbolize(project, &kernel, end, &output, &mut io::stderr().lock())?
+        }
         End::Silent => eprintln!("the machine ended without a word: a triple fault, or QEMU's own error"),
         End::TimedOut => eprintln!("the time is over"),
         End::Success | End::Failed => {}
@@ -137,7 +148,9 @@ fn module(file: &Path) -> Result<NamedTempFile> {
 }
 
 fn command(kernel: &Path, script: Option<&Path>, options: &Options) -> Result<Command> {
-    let mut qemu = Command::new("qemu-system-x86_64");
+    // QEMU does not outlive us, however we end.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     qemu.args(["-M", "q35", "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     // At a terminal with QEMU's own keys, so that ^C is the machine's, and a machine that hangs can be ended.
@@ -198,7 +211,7 @@ fn boot(mut command: Command, options: &Options) -> Result<(End, Vec<u8>)> {
             Stdio::inherit()
         }
     });
-    let mut qemu = command.stdout(Stdio::piped()).spawn().context("qemu-system-x86_64")?;
+    let mut qemu = command.stdout(Stdio::piped()).spawn().context("setpriv qemu-system-x86_64")?;
     let (awake, wakes) = mpsc::channel();
     if let Some(input) = qemu.stdin.take() {
         // Not joined: it may wait for a writer that has nothing to say.
@@ -206,7 +219,7 @@ fn boot(mut command: Command, options: &Options) -> Result<(End, Vec<u8>)> {
     }
     let output = qemu.stdout.take().context("no pipe")?;
     let output = thread::spawn(move || copy_and_keep(output, &awake));
-    let end = wait(&mut qemu, options.timeout.map(Duration::from_secs));
+    let end = wait(&mut qemu, options.limit());
     let Ok(output) = output.join() else { bail!("the reader of the serial line panicked") };
     Ok((end?, output?))
 }
@@ -291,14 +304,13 @@ impl LineEnds {
 }
 
 /// Says which functions the addresses of the back trace in `output` are.
-fn symbolize(project: &Project, kernel: &Path, output: &[u8], to: &mut impl Write) -> Result<()> {
+fn symbolize(project: &Project, kernel: &Path, end: End, output: &[u8], to: &mut impl Write) -> Result<()> {
     let Ok(symbols) = Loader::new(kernel) else { bail!("no symbols in {}", kernel.display()) };
     let name = |symbol: &str| demangle_auto(symbol.into(), None).into_owned();
     writeln!(to, "back trace, with names:")?;
-    for at in addresses(&String::from_utf8_lossy(output)) {
-        // What is on the stack is where a call returns to: the call itself is before.
-        let (call, mut any) = (at - 1, false);
-        if let Ok(mut frames) = symbols.find_frames(call) {
+    for (at, inside) in addresses(&String::from_utf8_lossy(output), end) {
+        let mut any = false;
+        if let Ok(mut frames) = symbols.find_frames(inside) {
             while let Ok(Some(frame)) = frames.next() {
                 let function =
                     frame.function.and_then(|function| Some(function.demangle().ok()?.into_owned()));
@@ -312,18 +324,24 @@ fn symbolize(project: &Project, kernel: &Path, output: &[u8], to: &mut impl Writ
             }
         }
         if !any {
-            writeln!(to, "  {at:#x} {}", symbols.find_symbol(call).map_or("?".into(), name))?;
+            writeln!(to, "  {at:#x} {}", symbols.find_symbol(inside).map_or("?".into(), name))?;
         }
     }
     Ok(())
 }
 
-/// The addresses of the last back trace.
-fn addresses(output: &str) -> impl Iterator<Item = u64> {
+/// The addresses of the last back trace, and where the instructions are that they are about.
+fn addresses(output: &str, end: End) -> impl Iterator<Item = (u64, u64)> {
     let trace = output.rsplit_once("back trace:").map_or("", |(_, trace)| trace);
     let lines = trace.lines().skip(1).map(str::trim).take_while(|line| line.starts_with("0x"));
     // A line with more words says how often the one before comes again.
-    lines.filter_map(|line| u64::from_str_radix(line.strip_prefix("0x")?, 16).ok()).filter(|&at| at > 0)
+    let addresses = lines.filter_map(|line| u64::from_str_radix(line.strip_prefix("0x")?, 16).ok());
+    addresses.enumerate().map(move |(index, at)| match (index, end) {
+        // The instruction that could not be.
+        (0, End::Exception) => (at, at),
+        // What is on the stack is where a call returns to: the call itself is before.
+        _ => (at, at.saturating_sub(1)),
+    })
 }
 
 #[cfg(test)]
@@ -339,9 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn a_script_ends_some_time_and_a_shell_when_it_likes() {
+        #[derive(clap::Parser)]
+        struct Words {
+            #[command(flatten)]
+            options: Options,
+        }
+        let limit = |words: &str| {
+            let words = ["qemu"].into_iter().chain(words.split_whitespace());
+            <Words as clap::Parser>::parse_from(words).options.limit().map(|limit| limit.as_secs())
+        };
+        assert_eq!(limit(""), None);
+        assert_eq!(limit("--timeout 5"), Some(5));
+        assert_eq!(limit("--script x"), Some(600));
+        assert_eq!(limit("--script x --timeout 5"), Some(5));
+        assert_eq!(limit("--script x --timeout 0"), None);
+    }
+
+    #[test]
     fn the_last_back_trace_is_found() {
         let output = "back trace:\r\n  0x1\r\n$ x\r\npanic: at\r\nback trace:\r\n  0x200c4b\r\n  0x200c4b 9 times more\r\n  0x20559a\r\nend\r\n  0x3";
-        assert_eq!(addresses(output).collect::<Vec<_>>(), [0x20_0c4b, 0x20_559a]);
-        assert_eq!(addresses("nothing").count(), 0);
+        let of = |end| addresses(output, end).collect::<Vec<_>>();
+        assert_eq!(of(End::Panicked), [(0x20_0c4b, 0x20_0c4a), (0x20_559a, 0x20_5599)]);
+        assert_eq!(of(End::Exception), [(0x20_0c4b, 0x20_0c4b), (0x20_559a, 0x20_5599)]);
+        assert_eq!(addresses("nothing", End::Panicked).count(), 0);
     }
 }
