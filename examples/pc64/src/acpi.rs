@@ -32,17 +32,20 @@ impl Madt {
             let tables = table(u32_at(root, 16)?.into(), b"RSDT")?.get(HEADER..)?.chunks_exact(4);
             tables.take(MOST_TABLES).find_map(|at| table(u32_at(at, 0)?.into(), b"APIC"))
         })?;
+        Some(Self::of(madt.get(HEADER + 8..)?))
+    }
 
+    /// What the entries of a table say.
+    pub fn of(mut entries: &[u8]) -> Self {
         let mut found = Self::default();
-        let mut rest = madt.get(HEADER + 8..)?;
         // Each entry says its own length; one that says less than its head ends the list.
-        while let Some(entry) =
-            rest.get(1).and_then(|&len| rest.get(..usize::from(len))).filter(|e| e.len() >= 2)
+        while let Some((entry, rest)) =
+            entries.get(1).filter(|&&len| len >= 2).and_then(|&len| entries.split_at_checked(len.into()))
         {
             found.entry(entry);
-            rest = rest.get(entry.len()..)?;
+            entries = rest;
         }
-        Some(found)
+        found
     }
 
     fn entry(&mut self, entry: &[u8]) -> Option<()> {

@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::hint::spin_loop;
+use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
 use core::time::Duration;
@@ -20,20 +21,23 @@ use dfly_hal::{Clock, CpuId, Cpus, block_on, sleep_until};
 use dfly_lwkt::{Cx, Scheduler, Spec};
 use kernel::Verdict;
 
+use crate::acpi::Madt;
 use crate::panic::{Exit, exit};
 use crate::pci::{self, Config};
 use crate::platform::Pc;
 use crate::terminal::{Done, Editor};
-use crate::{apic, clock, cpu, interrupts, println, probe};
+use crate::{apic, clock, cpu, interrupts, memory, println, probe};
 
 /// What went wrong.
 type Outcome = Result<(), String>;
 type Test = fn(&mut Cx<'_>) -> Outcome;
 
 /// On the first CPU.
-const ALONE: [(&str, Test); 6] = [
+const ALONE: [(&str, Test); 8] = [
     ("memory is copied", copies),
     ("lists of a PCI function that lie come to an end", lies),
+    ("a CPU that the firmware names twice is one", twins),
+    ("registers are not where memory is", registers),
     ("a line that is too long is refused, and no other", long_lines),
     ("memory for devices keeps its promises", |_| {
         check_dma(&Pc, Some(&mut Identity)).map_err(|e| e.to_string())
@@ -185,6 +189,32 @@ fn lies(_: &mut Cx<'_>) -> Outcome {
     ensure(pci::capability(&Liar, 0x11).is_none(), || "found what is not there".into())?;
     for index in [0, 5, 6, 255] {
         ensure(pci::bar(&Liar, index).is_none(), || format!("BAR {index}"))?;
+    }
+    Ok(())
+}
+
+/// Local APICs by either kind of entry: 3; 3 again, twice; one that is off; one that no command reaches; 4. Then an entry
+/// without length.
+fn twins(_: &mut Cx<'_>) -> Outcome {
+    const ENTRIES: [&[u8]; 7] = [
+        &[0, 8, 0, 3, 1, 0, 0, 0],
+        &[0, 8, 0, 3, 1, 0, 0, 0],
+        &[9, 16, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 8, 0, 5, 0, 0, 0, 0],
+        &[9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 8, 0, 4, 1, 0, 0, 0],
+        &[0, 0, 0, 6, 1, 0, 0, 0],
+    ];
+    let madt = Madt::of(&ENTRIES.concat());
+    ensure(madt.cpus == [3, 4], || format!("{:?}", madt.cpus))
+}
+
+fn registers(_: &mut Cx<'_>) -> Outcome {
+    let heap = Box::new(0_u64);
+    let places =
+        [ptr::from_ref(&*heap).addr() as u64, memory::image().start, 0x8000, 1 << 47, 1 << 63, u64::MAX - 7];
+    for at in places {
+        ensure(memory::device(at, 16).is_none(), || format!("at {at:#x}"))?;
     }
     Ok(())
 }
