@@ -1,16 +1,25 @@
-//! The models catch what they are there for: each patch in `crates/*/mutations` breaks a lock-free algorithm, and
-//! some loom test of that crate must fail with it.
+//! The models catch what they are there for: each patch in `crates/*/mutations` breaks a lock-free algorithm, and some loom
+//! model of the test binary that its first line names must fail with it; where models take long, the line names one:
 //!
-//! The patches are applied to a copy of the checkout inside the target directory.
+//! ```text
+//! Model: loom_ipi a_waiter_sees_what_its_message_did
+//! ```
+//!
+//! The patches are applied to copies of the checkout inside the target directory, one for each of several workers.
 
 use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -22,31 +31,34 @@ use crate::{
 /// A model that takes longer with a mutation hangs, and proves nothing.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How many mutations are tried at a time: models use one CPU, compilers more.
+const WORKERS: usize = 2;
+
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let scratch = Scratch::new(project)?;
-    let (mut patches, mut missed) = (0, Vec::new());
-    for folder in project.crates()? {
-        let mutations = project.root.join("crates").join(&folder).join("mutations");
-        if !mutations.is_dir() {
-            continue;
-        }
-        for name in names(&mutations, |path| {
-            path.extension().is_some_and(|e| e == "patch").then(|| path.file_name())?
-        })? {
-            patches += 1;
+    let patches = patches(project)?;
+    ensure!(!patches.is_empty(), "no crate has a patch in its folder mutations");
+    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = |worker: usize| -> Result<()> {
+        let scratch = Scratch::new(project, worker)?;
+        while let Some(patch) = patches.get(next.fetch_add(1, Ordering::Relaxed)) {
             let begin = Instant::now();
-            let result = scratch.with_patch(&mutations.join(&name), || catch(project, &scratch, &folder));
+            let result = catch(project, &scratch, patch);
             let seconds = begin.elapsed().as_secs_f32();
             match result {
-                Ok(test) => println!("{folder}/{name}: caught by {test} ({seconds:.1} s)"),
+                Ok(model) => println!("{}: caught by {model} ({seconds:.1} s)", patch.name),
                 Err(error) => {
-                    println!("{folder}/{name}: FAILED: {error:#} ({seconds:.1} s)");
-                    missed.push(format!("{folder}/{name}"));
+                    println!("{}: FAILED: {error:#} ({seconds:.1} s)", patch.name);
+                    missed.lock().unwrap_or_else(PoisonError::into_inner).push(patch.name.as_str());
                 }
             }
         }
-    }
-    ensure!(patches > 0, "no crate has a patch in its folder mutations");
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+    })?;
+    let (patches, missed) = (patches.len(), missed.into_inner().unwrap_or_else(PoisonError::into_inner));
     ensure!(
         missed.is_empty(),
         "{} of {patches} mutations are not caught: {}",
@@ -57,40 +69,71 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     Ok(())
 }
 
-/// The loom test that fails in the patched scratch copy. An error where it does not compile, or nothing fails.
-fn catch(project: &Project, scratch: &Scratch, folder: &str) -> Result<String> {
-    let tests = project.loom_tests(folder)?;
-    ensure!(!tests.is_empty(), "the crate has no loom tests");
-    let tests: String = tests.iter().map(|test| format!(" --test {test}")).collect();
-    let words = format!(
-        "test --release --quiet -p dfly-{folder}{tests} --no-run --message-format json-render-diagnostics"
-    );
-    let built = loom_cargo(project, Run::new("cargo").words(&words).dir(&scratch.root)).text();
-    for binary in executables(&built.context("it does not compile")?) {
-        let run = Run::new(&binary).env("LOOM_MAX_PREEMPTIONS", LOOM_MAX_PREEMPTIONS).dir(&scratch.root);
-        if let Some(test) = verdict(&run.run_within(LIMIT)?)? {
-            return Ok(test);
-        }
-    }
-    bail!("every model passes")
+/// A mutation.
+struct Patch {
+    /// `hal/lock-taken-without-acquire.patch`.
+    name: String,
+    crate_folder: String,
+    path: PathBuf,
 }
 
-/// The test that failed, or `None` where all passed.
-fn verdict(ended: &Ended) -> Result<Option<String>> {
-    ensure!(!ended.timed_out, "a model still runs after {} s", LIMIT.as_secs());
-    if ended.success {
-        return Ok(None);
+fn patches(project: &Project) -> Result<Vec<Patch>> {
+    let mut patches = Vec::new();
+    for crate_folder in project.crates()? {
+        let folder = project.root.join("crates").join(&crate_folder).join("mutations");
+        if !folder.is_dir() {
+            continue;
+        }
+        let is_patch = |path: &Path| path.extension().is_some_and(|e| e == "patch");
+        for file in names(&folder, |path| is_patch(path).then(|| path.file_name()).flatten())? {
+            patches.push(Patch {
+                name: format!("{crate_folder}/{file}"),
+                crate_folder: crate_folder.clone(),
+                path: folder.join(file),
+            });
+        }
     }
+    Ok(patches)
+}
+
+/// What the first line of a patch names: a test binary, and perhaps one of its models.
+fn named_models(patch: &str) -> Result<(&str, Option<&str>)> {
+    let named = patch.lines().next().and_then(|line| line.strip_prefix("Model: "));
+    let mut words =
+        named.context("its first line is not `Model: <test binary> [<model>]`")?.split_whitespace();
+    Ok((words.next().context("its first line names no test binary")?, words.next()))
+}
+
+/// The model that fails in the patched scratch copy. An error where that does not compile, or nothing fails.
+fn catch(project: &Project, scratch: &Scratch, patch: &Patch) -> Result<String> {
+    let text = fs::read_to_string(&patch.path).with_context(|| patch.path.display().to_string())?;
+    let (binary, model) = named_models(&text)?;
+    let ended = scratch.with_patch(&patch.path, || {
+        let words = format!(
+            "test --release --quiet -p dfly-{} --test {binary} --no-run --message-format json-render-diagnostics",
+            patch.crate_folder
+        );
+        let build = loom_cargo(project, Run::new("cargo").words(&words).dir(&scratch.root));
+        let built = build.env("CARGO_TARGET_DIR", &scratch.target).text().context("it does not compile")?;
+        let program = executables(&built).into_iter().next().context("cargo built no test")?;
+        let run = model.into_iter().fold(Run::new(program), |run, model| run.arg("--exact").arg(model));
+        run.env("LOOM_MAX_PREEMPTIONS", LOOM_MAX_PREEMPTIONS).dir(&scratch.root).run_within(LIMIT)
+    })?;
+    verdict(&ended)
+}
+
+/// The test that failed.
+fn verdict(ended: &Ended) -> Result<String> {
+    ensure!(!ended.timed_out, "a model still runs after {} s", LIMIT.as_secs());
+    ensure!(!ended.success, "nothing fails");
     let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
     let begun = |line: &str| Some(line.strip_prefix("test ")?.split_once(" ...")?.0.to_owned());
-    match ended.stdout.lines().find_map(failed) {
-        Some(test) => Ok(Some(test)),
-        // A panic while panicking ends the process before the harness can say which test it was.
-        None => Ok(Some(match ended.stdout.lines().filter_map(begun).next_back() {
-            Some(last) => format!("an abort after {last}"),
-            None => String::from("an abort"),
-        })),
-    }
+    // A panic while panicking ends the process before the harness can say which test it was.
+    let aborted = || match ended.stdout.lines().filter_map(begun).next_back() {
+        Some(last) => format!("an abort after {last}"),
+        None => String::from("an abort"),
+    };
+    Ok(ended.stdout.lines().find_map(failed).unwrap_or_else(aborted))
 }
 
 /// The test binaries that cargo's messages name.
@@ -99,15 +142,21 @@ fn executables(messages: &str) -> Vec<String> {
     messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned())).collect()
 }
 
-/// A copy of the checkout's files.
+/// A copy of the checkout's files, and where it is built.
 struct Scratch {
     root: PathBuf,
+    target: PathBuf,
 }
 
 impl Scratch {
     /// Brings the copy up to date. Only what differs is written, so that cargo sees what changed and nothing else.
-    fn new(project: &Project) -> Result<Self> {
-        let root = project.target.join("mutations");
+    fn new(project: &Project, worker: usize) -> Result<Self> {
+        let root = project.target.join(format!("mutations-{worker}"));
+        // What others need is there already for the first.
+        let target = project.target.join("loom").with_extension(match worker {
+            0 => String::new(),
+            worker => worker.to_string(),
+        });
         let files: HashSet<PathBuf> = project.files()?.into_iter().collect();
         for file in &files {
             let (from, to) = (project.root.join(file), root.join(file));
@@ -119,7 +168,7 @@ impl Scratch {
             fs::write(&to, content)?;
         }
         remove_others(&root, &root, &files)?;
-        Ok(Self { root })
+        Ok(Self { root, target })
     }
 
     /// Runs `test` while `patch` is applied.
@@ -165,10 +214,18 @@ mod tests {
     #[test]
     fn a_failed_test_or_an_abort_catches_a_mutation_and_a_hang_does_not() {
         let stdout = "running 2 tests\ntest a ... ok\ntest b::c ... FAILED\n";
-        assert_eq!(verdict(&ended(false, stdout)).unwrap().unwrap(), "b::c");
-        assert_eq!(verdict(&ended(false, "test a ... ok\n")).unwrap().unwrap(), "an abort after a");
-        assert_eq!(verdict(&ended(true, "test a ... ok\n")).unwrap(), None);
+        assert_eq!(verdict(&ended(false, stdout)).unwrap(), "b::c");
+        assert_eq!(verdict(&ended(false, "test a ... ok\n")).unwrap(), "an abort after a");
+        assert!(verdict(&ended(true, "test a ... ok\n")).is_err());
+        assert!(verdict(&ended(true, "running 0 tests\n")).is_err());
         assert!(verdict(&Ended { success: false, timed_out: true, stdout: String::new() }).is_err());
+    }
+
+    #[test]
+    fn a_patch_names_its_models() {
+        assert_eq!(named_models("Model: loom a_b\n--- a/x\n").unwrap(), ("loom", Some("a_b")));
+        assert_eq!(named_models("Model: loom_lock\n--- a/x\n").unwrap(), ("loom_lock", None));
+        assert!(named_models("--- a/x\n").is_err());
     }
 
     #[test]
@@ -181,7 +238,7 @@ mod tests {
         fs::write(&patch, "--- a/crates/a.txt\n+++ b/crates/a.txt\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n")
             .unwrap();
 
-        let scratch = Scratch { root: dir.path().join("scratch") };
+        let scratch = Scratch { root: dir.path().join("scratch"), target: dir.path().join("target") };
         let seen = scratch.with_patch(&patch, || Ok(fs::read_to_string(&file)?)).unwrap();
         assert_eq!(seen, "one\nthree\n");
         assert_eq!(fs::read_to_string(&file).unwrap(), "one\ntwo\n");
