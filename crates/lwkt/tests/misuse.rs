@@ -97,7 +97,7 @@ fn whoever_waits_for_a_thread_that_never_began_is_told_of_the_stop() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "a thread that never ends is an OS thread that never ends")]
+#[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
 fn threads_that_never_end_stay_where_they_are() {
     struct NotDropped(Arc<AtomicBool>);
     impl Drop for NotDropped {
@@ -123,6 +123,32 @@ fn threads_that_never_end_stay_where_they_are() {
         assert_eq!(handle.unwrap().join(&mut ThreadWait::new()), Err(JoinError::Stopped));
     }
     assert!(!dropped.load(Ordering::SeqCst));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
+fn no_thread_goes_on_after_the_stop() {
+    let machine = Machine::start(1, Config::default()).unwrap();
+    let (began, after) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    for _ in 0..3 {
+        let (began, after) = (began.clone(), after.clone());
+        let endless = machine.scheduler().spawn(CPU0, "endless".into(), move |cx| {
+            began.fetch_add(1, Ordering::SeqCst);
+            while !cx.scheduler().is_stopped() {
+                cx.yield_now();
+            }
+            after.fetch_add(1, Ordering::SeqCst);
+        });
+        drop(endless);
+    }
+    while began.load(Ordering::SeqCst) < 3 {
+        thread::yield_now();
+    }
+    drop(machine);
+    // Time for those that must not go on.
+    thread::sleep(std::time::Duration::from_millis(20));
+    // The one that ran may have seen the stop before its next switch.
+    assert!(after.load(Ordering::SeqCst) <= 1);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Context {
         builder.spawn(move || start.run()).is_ok()
     }
 
-    /// Undoes `prepare` if the thread has not begun.
+    /// Undoes `prepare` if the thread has not begun. One that has stays where it is, see `switch`.
     pub(crate) fn cancel(&self) {
         self.set(NEVER);
     }
@@ -101,7 +101,8 @@ impl Context {
     /// None: safe as it is, and `unsafe` as where it is not.
     pub(crate) unsafe fn switch(&self, to: &Self) {
         to.set(GO);
-        self.wait();
+        // One that was cancelled has begun, and has nowhere to return to: it waits for ever.
+        while !self.wait() {}
     }
 
     /// Lets `to` go on, for a thread that returns at once.
@@ -109,6 +110,8 @@ impl Context {
     /// # Safety
     /// As for `switch`.
     pub(crate) unsafe fn leave(&self, to: &Self) {
+        // First: what ends after that, as thread-locals do, must not speak for a CPU that is at work elsewhere.
+        STANDS_FOR.with(|here| here.set(None));
         to.set(GO);
     }
 
