@@ -30,7 +30,7 @@
 //! | | allocates | may block | from an interrupt handler | stack |
 //! |---|---|---|---|---|
 //! | [`Scheduler::new`] | yes, for good | no | no | small |
-//! | [`Scheduler::run`] | no | until the stop | no | small; interrupts of an idle CPU are on it |
+//! | [`Scheduler::run`] | no | until the stop, and see there | no | small; interrupts of an idle CPU are on it |
 //! | [`Scheduler::spawn`] | yes | no: short lock | no | small |
 //! | [`Scheduler::stop`] | no | no | no: wakes those who join | small |
 //! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
@@ -41,9 +41,12 @@
 //!
 //! | | threads |
 //! |---|---|
-//! | x86_64: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions |
+//! | x86_64 with 64-bit pointers: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions |
 //! | other hosts, with `std`; Miri and loom | an OS thread stands in for each |
 //! | other bare metal | none yet: [`Platform`], [`Spec`], the [IPI queues](ipi) and the [locks](lock) |
+//!
+//! Threads on stacks of their own share the thread-locals of the OS thread that is their CPU, if there is one:
+//! [`Scheduler::run`] says what follows from that.
 //!
 //! On bare metal the interrupt entry saves what the interrupted code uses, as always, and runs on the stack that it finds.
 //! A switch saves what a call preserves, and with floating point the control words; a kernel that is built without it
@@ -69,12 +72,28 @@ extern crate std;
 pub mod ipi;
 pub mod lock;
 mod platform;
-#[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
+#[cfg(any(
+    feature = "std",
+    loom,
+    all(
+        target_arch = "x86_64",
+        target_pointer_width = "64",
+        not(any(windows, target_os = "uefi", target_os = "cygwin"))
+    )
+))]
 mod sched;
 mod spec;
 
 pub use platform::Platform;
-#[cfg(any(feature = "std", loom, all(target_arch = "x86_64", not(windows))))]
+#[cfg(any(
+    feature = "std",
+    loom,
+    all(
+        target_arch = "x86_64",
+        target_pointer_width = "64",
+        not(any(windows, target_os = "uefi", target_os = "cygwin"))
+    )
+))]
 pub use sched::*;
 pub use spec::{Config, Name, Priority, RunTime, Spec};
 

@@ -152,6 +152,49 @@ fn no_thread_goes_on_after_the_stop() {
 }
 
 #[test]
+#[cfg(all(target_arch = "x86_64", not(any(windows, miri))))]
+fn thread_locals_that_a_thread_has_lent_outlive_it() {
+    struct Lent(Arc<AtomicBool>);
+    impl Drop for Lent {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    thread_local! {
+        static LENT: std::cell::RefCell<Option<Lent>> = const { std::cell::RefCell::new(None) };
+    }
+    // Left over at the stop, and ended before it.
+    for (ends, dropped_after) in [(false, false), (true, true)] {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let theirs = dropped.clone();
+        let machine = Machine::start(1, Config::default()).unwrap();
+        let (say, lent) = std::sync::mpsc::channel();
+        let lender = machine.scheduler().spawn(CPU0, "lender".into(), move |cx| {
+            LENT.with(|slot| {
+                *slot.borrow_mut() = Some(Lent(theirs));
+                say.send(()).unwrap();
+                if !ends {
+                    let _lent = slot.borrow();
+                    let _ = block_on(cx, pending::<()>(), None);
+                }
+            });
+        });
+        lent.recv().unwrap();
+        let scheduler = machine.scheduler();
+        if ends {
+            while scheduler.cpu_stats(CPU0).unwrap().exited == 0 {
+                thread::yield_now();
+            }
+        }
+        drop(machine);
+        let expected = if ends { Ok(()) } else { Err(JoinError::Stopped) };
+        assert_eq!(lender.unwrap().join(&mut ThreadWait::new()), expected);
+        thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(dropped.load(Ordering::SeqCst), dropped_after);
+    }
+}
+
+#[test]
 fn a_thread_without_a_handle_runs_all_the_same() {
     let machine = Machine::start(1, Config::default()).unwrap();
     let ran = Arc::new(AtomicU32::new(0));

@@ -68,8 +68,8 @@ impl Vkernel {
             match cpu {
                 Ok(cpu) => running.cpus.push(cpu),
                 Err(error) => {
+                    // Not joined: a CPU that threads are left on keeps its host thread.
                     kernel.scheduler().stop();
-                    running.join();
                     return Err(StartError::Thread(id, error));
                 }
             }

@@ -41,7 +41,7 @@
 //!   `Debug` name the lock and that place.
 //!
 //! A spinlock keeps its thread from being preempted; the others disable nothing while they are held. A thread that
-//! blocks with a spinlock held is a mistake, which the scheduler reports at the switch.
+//! blocks with a spinlock held is a mistake, which the scheduler does not look for: whoever wants the lock next spins.
 //!
 //! Not here: the spinning flavour of mtx (take a [`Spinlock`]).
 

@@ -11,8 +11,7 @@ use dfly_hal::{CpuId, Instant};
 use dfly_msgport::{Own, Pending};
 
 use crate::platform::Platform;
-use crate::sched::arch::Context;
-use crate::sched::arch::Stack;
+use crate::sched::arch::{self, Context, Stack};
 use crate::sched::cx::Cx;
 use crate::sched::error::{RunError, SpawnError};
 use crate::sched::handle::Exit;
@@ -238,14 +237,15 @@ impl Cpu {
 
 /// By this CPU, in thread or idle context.
 impl Cpu {
-    /// Runs threads until the scheduler is stopped.
-    pub(crate) fn run(&self) -> Result<(), RunError> {
+    /// Runs threads until the scheduler is stopped. See [`Leave`] for when it calls `stays`.
+    pub(crate) fn run(&self, stays: &dyn Fn()) -> Result<(), RunError> {
         // Acquire: see `stop`.
         match self.role.compare_exchange(OFF, ON, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {}
             Err(ON) => return Err(RunError::Running(self.id)),
             Err(_) => return Err(RunError::Stopped),
         }
+        let _leave = Leave { cpu: self, stays };
         while !self.scheduler.is_stopped() {
             let now = self.now();
             // SAFETY: the role is ours, and this is the idle context.
@@ -256,9 +256,6 @@ impl Cpu {
                 None => unsafe { self.idle() },
             }
         }
-        // SAFETY: as above, and no thread will be switched to any more.
-        unsafe { self.abandon() };
-        self.role.store(LEFT, Ordering::Release);
         Ok(())
     }
 
@@ -444,19 +441,23 @@ impl Cpu {
         self.counts.idle_ns.add(self.platform().now().saturating_since(begin).as_nanos() as u64);
     }
 
-    /// Takes no more threads, and tells those who wait for the ones that are left.
+    /// Takes no more threads, and tells those who wait for the ones that are left. Returns whether any of those has begun.
     ///
     /// # Safety
     /// The caller has the CPU's role, and no thread will be switched to any more.
-    unsafe fn abandon(&self) {
+    unsafe fn abandon(&self) -> bool {
         // SAFETY: as promised by the caller.
         unsafe { self.local(|local| self.enqueue(local, self.wakes.close(), false)) };
         // What is new now is in the hands of a spawner, who will be refused.
+        let mut any_has_begun = false;
         for slot in self.slots().filter(|slot| !matches!(slot.seen.state(), None | Some(ThreadState::New))) {
-            slot.context.cancel();
             // SAFETY: the thread is of this CPU and does not run.
+            any_has_begun |= unsafe { slot.has_begun() };
+            slot.context.cancel();
+            // SAFETY: as above.
             drop(unsafe { slot.take_exit() });
         }
+        any_has_begun
     }
 
     /// # Safety
@@ -475,3 +476,36 @@ impl Cpu {
         }
     }
 }
+
+/// Ends a CPU, whether `run` returns or a panic of the platform goes through it.
+///
+/// Threads that have begun and are left stand on the stack of nobody, but on a host their frames may have lent a
+/// thread-local of the OS thread that the CPU is, which would be gone with it. So that one does not return: it calls
+/// `stays` and parks for ever.
+struct Leave<'a> {
+    cpu: &'a Cpu,
+    stays: &'a dyn Fn(),
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the role is the caller's, who is in the idle context and switches to no thread any more.
+        let any_is_left = unsafe { self.cpu.abandon() };
+        self.cpu.role.store(LEFT, Ordering::Release);
+        if cfg!(feature = "std") && arch::ON_THE_CPUS_OWN && any_is_left {
+            (self.stays)();
+            stay();
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+fn stay() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A machine's CPU has no thread-locals that end.
+#[cfg(not(feature = "std"))]
+fn stay() {}

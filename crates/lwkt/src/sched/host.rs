@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::task::Waker;
 use std::io;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
@@ -38,8 +39,9 @@ impl HostPlatform {
     }
 
     /// Ends the thread that the timers have, for a scheduler keeps its platform for ever. Timers that are left are
-    /// forgotten, and later ones go off at once.
-    pub fn end_timers(&self) {
+    /// forgotten, and later ones go off at once: call it when the scheduler's CPUs have ended, for before that a thread
+    /// that waits for one of them would miss its deadline.
+    fn end_timers(&self) {
         // Nothing panics under the lock but wakers.
         let clock = self.clock.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(clock);
@@ -97,6 +99,8 @@ pub enum StartError {
 
 /// Host threads that run the CPUs of a scheduler. Dropping it stops the scheduler, and waits for the CPUs.
 ///
+/// A CPU that threads are left on keeps its host thread for ever, see [`Scheduler::run`]; it is not waited for any longer.
+///
 /// ```
 /// use dfly_hal::{CpuId, ThreadWait};
 /// use dfly_lwkt::{Config, host::Machine};
@@ -109,7 +113,8 @@ pub enum StartError {
 /// ```
 pub struct Machine {
     scheduler: &'static Scheduler,
-    cpus: Vec<JoinHandle<()>>,
+    /// With what says that the host thread stays for ever.
+    cpus: Vec<(JoinHandle<()>, Receiver<()>)>,
     /// Whose timers end with the machine.
     host: Option<Arc<HostPlatform>>,
 }
@@ -139,12 +144,15 @@ impl Machine {
         let mut machine = Self { scheduler, cpus: Vec::new(), host: None };
         for id in (0..count).map(CpuId) {
             let attach = attach.clone();
+            let (say, stays) = channel();
             let cpu = thread::Builder::new().name(format!("{id}")).spawn(move || {
                 let _attached = attach(id);
                 // Refused only where it is no CPU, or the machine was stopped before it began.
-                let _ = scheduler.run();
+                let _ = scheduler.run_or_stay(&|| {
+                    let _nobody_listens = say.send(());
+                });
             });
-            machine.cpus.push(cpu.map_err(|error| StartError::Thread(id, error))?);
+            machine.cpus.push((cpu.map_err(|error| StartError::Thread(id, error))?, stays));
         }
         Ok(machine)
     }
@@ -160,9 +168,12 @@ impl Machine {
     }
 
     fn join(&mut self) {
-        for cpu in self.cpus.drain(..) {
-            // A CPU panics only where its platform does, and that has been reported.
-            let _ = cpu.join();
+        for (cpu, stays) in self.cpus.drain(..) {
+            // The other end is dropped where the thread ends.
+            if stays.recv().is_err() {
+                // A CPU panics only where its platform does, and that has been reported.
+                let _ = cpu.join();
+            }
         }
         if let Some(host) = self.host.take() {
             host.end_timers();

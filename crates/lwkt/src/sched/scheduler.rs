@@ -60,10 +60,23 @@ impl Scheduler {
     /// Makes the calling CPU run threads, until [`stop`](Self::stop). The caller's own stack is where the CPU is idle.
     ///
     /// Threads that were spawned before wait for it. On a host the CPU is the calling OS thread, and its threads never
-    /// leave it, so they share its thread-locals.
+    /// leave it, so they share its thread-locals: what one of them puts there is seen by the others while it waits, and a
+    /// "scope" that a library keeps in a thread-local is confused if scopes of two threads overlap. So do not wait
+    /// inside of one (`scoped-tls`, an entered runtime or span).
+    ///
+    /// With the feature `std`, where threads run on that OS thread (the table in the [crate's page](crate)): if threads
+    /// that have begun are left at the stop, this **does not return**, but parks the OS thread for ever, because they
+    /// may have lent its thread-locals. Whoever waits for these threads is told all the same, and so is whoever waits for
+    /// a [`host`](crate::host) machine. End your threads before you stop, if you want to join the OS thread. Without
+    /// `std` it always returns: its caller sees to it that nothing that those threads have lent ends.
     pub fn run(&'static self) -> Result<(), RunError> {
+        self.run_or_stay(&|| ())
+    }
+
+    /// As [`run`](Self::run); calls `stays` before it parks for ever.
+    pub(crate) fn run_or_stay(&'static self, stays: &dyn Fn()) -> Result<(), RunError> {
         let this = self.this();
-        self.cpu(this).ok_or(RunError::NotACpu(this))?.run()
+        self.cpu(this).ok_or(RunError::NotACpu(this))?.run(stays)
     }
 
     /// Makes every CPU leave [`run`](Self::run) at its next switch, for good. Threads that are left stay where they are and

@@ -107,6 +107,15 @@ impl Thread {
         drop(unsafe { self.owned(core::mem::take) });
     }
 
+    /// Whether the thread has ever run.
+    ///
+    /// # Safety
+    /// As for [`take_exit`](Self::take_exit).
+    pub(crate) unsafe fn has_begun(&self) -> bool {
+        // SAFETY: as promised by the caller.
+        unsafe { self.owned(|owned| owned.main.is_none()) }
+    }
+
     /// What completes the thread's handle, once.
     ///
     /// # Safety
@@ -141,7 +150,9 @@ impl Thread {
         }
         // Before the timer is set: it may go off at once. Relaxed: the wake that follows its going off orders this.
         self.timer.store(at_ns, Ordering::Relaxed);
+        let not_set = NotSet(&self.timer);
         self.cpu.platform().wake_at(at, &self.waker(&TIMER));
+        core::mem::forget(not_set);
     }
 
     fn timer_went_off(&'static self) {
@@ -159,6 +170,15 @@ impl Thread {
     /// What is to be seen of the thread in the slot, if there is one.
     pub(crate) fn info(&self) -> Option<ThreadInfo> {
         self.seen.read(self)
+    }
+}
+
+/// A clock that panics has set no timer.
+struct NotSet<'a>(&'a AtomicU64);
+
+impl Drop for NotSet<'_> {
+    fn drop(&mut self) {
+        self.0.store(NO_TIMER, Ordering::Relaxed);
     }
 }
 
@@ -207,21 +227,22 @@ extern "C" fn begin(this: *const ()) {
 
 #[cfg(feature = "std")]
 fn run(main: Main, cx: &mut Cx<'_>) -> Outcome {
+    let returned = returns(|| main(cx));
+    // Also after a panic, which may be of the overflow's making.
+    let is_whole = returns(|| cx.check_stack());
+    if returned && is_whole { Outcome::Returned } else { Outcome::Panicked }
+}
+
+/// Whether `f` returns, and does not panic.
+#[cfg(feature = "std")]
+fn returns(f: impl FnOnce()) -> bool {
     use core::panic::AssertUnwindSafe;
     use std::panic::catch_unwind;
-    // What the thread shares is `Send`, and says itself what a panic does to it; the context is not used again.
-    let run = AssertUnwindSafe(|| {
-        main(cx);
-        cx.check_stack();
-    });
-    match catch_unwind(run) {
-        Ok(()) => Outcome::Returned,
-        Err(payload) => {
-            // A payload whose drop panics has no one to catch it.
-            core::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(payload))));
-            Outcome::Panicked
-        }
-    }
+    // What the thread shares is `Send`, and says itself what a panic does to it; the context is only looked at again.
+    let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return true };
+    // A payload whose drop panics has no one to catch it.
+    core::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(payload))));
+    false
 }
 
 #[cfg(not(feature = "std"))]

@@ -17,6 +17,9 @@ use dfly_hal::sync::atomic::{AtomicU8, Ordering};
 
 use crate::sched::stack_size::StackSize;
 
+/// Each thread is an OS thread, and what its frames lend is its own.
+pub(crate) const ON_THE_CPUS_OWN: bool = false;
+
 /// How large the OS thread's stack is to be.
 pub(crate) struct Stack(StackSize);
 

@@ -11,6 +11,9 @@ use dfly_hal::CpuId;
 
 use super::stack::Stack;
 
+/// A CPU's threads run on the OS thread (if there is one) that is the CPU, so their frames may lend its thread-locals.
+pub(crate) const ON_THE_CPUS_OWN: bool = true;
+
 /// A suspended thread.
 pub(crate) struct Context {
     sp: UnsafeCell<*mut u64>,
