@@ -12,7 +12,7 @@ use dfly_hal::{CpuId, Cpus};
 use super::cx::IrqCx;
 use super::error::{SendError, SetupError, SyncError};
 use super::mask::{AtomicCpuMask, CpuMask, MAX_CPUS};
-use super::raw::{Errand, Fifo, Line, Message};
+use super::raw::{Errand, Fifo, Line, Loan, Message};
 
 /// How many callbacks may be inside each other on one CPU.
 pub(super) const NEST_MAX: usize = 20;
@@ -496,8 +496,8 @@ pub(super) trait Post {
     /// The calling CPU is to stop for `master` before it goes back to its threads.
     fn hold(&self, me: CpuId, master: CpuId);
 
-    /// Runs what `master` lends.
-    fn run_errand(&self, cx: &IrqCx<'_>, master: CpuId);
+    /// Runs what `master` lends, if it still does.
+    fn run_errand(&self, cx: &IrqCx<'_>, master: CpuId, loan: Loan);
 }
 
 impl<C: Cpus, const DEPTH: usize> Post for IpiQueues<C, DEPTH> {
@@ -541,9 +541,9 @@ impl<C: Cpus, const DEPTH: usize> Post for IpiQueues<C, DEPTH> {
         self.hold_here(me, master);
     }
 
-    fn run_errand(&self, cx: &IrqCx<'_>, master: CpuId) {
+    fn run_errand(&self, cx: &IrqCx<'_>, master: CpuId, loan: Loan) {
         if let Some(master) = self.cpu(master) {
-            master.errand.run(cx);
+            master.errand.run(loan, cx);
         }
     }
 }

@@ -11,6 +11,7 @@ use dfly_hal::sync::cell::UnsafeCell;
 use dfly_hal::sync::hint;
 
 use super::cx::IrqCx;
+use super::mask::MAX_CPUS;
 
 /// What a closure may capture: two words.
 type Words = [MaybeUninit<usize>; 2];
@@ -265,7 +266,7 @@ pub(super) type Function<'f> = dyn Fn(&IrqCx<'_>) + Sync + 'f;
 pub(super) struct Errand {
     taken: AtomicBool,
     function: UnsafeCell<Option<NonNull<Function<'static>>>>,
-    /// Calls that have not begun.
+    /// Calls that have not begun, and above them the number of the loan.
     to_begin: AtomicUsize,
     /// Calls that have not ended.
     to_end: AtomicUsize,
@@ -276,6 +277,21 @@ pub(super) struct Errand {
 unsafe impl Sync for Errand {}
 // SAFETY: the pointer is only followed in `run`.
 unsafe impl Send for Errand {}
+
+/// Bits of `to_begin` for the calls.
+const CALLS_BITS: u32 = MAX_CPUS.ilog2() + 1;
+const CALLS: usize = (1 << CALLS_BITS) - 1;
+
+/// Which loan of an errand. A message says which one it is for: one that comes too late takes no place of a later one.
+/// The numbers wrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loan(usize);
+
+impl Loan {
+    fn of(to_begin: usize) -> Self {
+        Self(to_begin >> CALLS_BITS)
+    }
+}
 
 impl Errand {
     pub(super) fn new() -> Self {
@@ -299,9 +315,15 @@ impl Errand {
         Some(TakenErrand { errand: self })
     }
 
-    /// Calls the function that is lent, unless it was called often enough.
-    pub(super) fn run(&self, cx: &IrqCx<'_>) {
-        let begin = |left: usize| left.checked_sub(1);
+    /// The last loan: of a function that is lent as long as somebody waits for the caller.
+    pub(super) fn loan(&self) -> Loan {
+        Loan::of(self.to_begin.load(Ordering::Relaxed))
+    }
+
+    /// Calls the function of a loan, unless that is over or the function was called often enough.
+    pub(super) fn run(&self, loan: Loan, cx: &IrqCx<'_>) {
+        // In one step: the next loan may begin at any time.
+        let begin = |left: usize| (Loan::of(left) == loan && left & CALLS != 0).then(|| left - 1);
         // Acquire: the function is there (pairs with the Release in `lend`).
         if self.to_begin.fetch_update(Ordering::Acquire, Ordering::Relaxed, begin).is_err() {
             return;
@@ -317,12 +339,12 @@ impl Errand {
         }
     }
 
-    /// As `calls` calls that will not be made.
+    /// As `calls` calls that will not be made. By whoever lends.
     pub(super) fn skip(&self, calls: usize) {
-        let skip = |left: usize| Some(left.saturating_sub(calls));
+        let skip = |left: usize| Some(left - calls.min(left & CALLS));
         if let Ok(left) = self.to_begin.fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip) {
             // Release: see `Ending::drop`.
-            self.to_end.fetch_sub(left.min(calls), Ordering::Release);
+            self.to_end.fetch_sub(calls.min(left & CALLS), Ordering::Release);
         }
     }
 }
@@ -344,14 +366,14 @@ pub(super) struct TakenErrand<'a> {
 }
 
 impl TakenErrand<'_> {
-    /// Lends `function` for exactly `calls` calls, which `during` causes. Waits for the last of them by `turn` after
-    /// `turn`, even where `during` panics.
+    /// Lends `function` for exactly `calls` calls, at most one for each CPU, which `during` causes. Waits for the last of
+    /// them by `turn` after `turn`, even where `during` panics.
     pub(super) fn lend<R>(
         &mut self,
         function: &Function<'_>,
         calls: usize,
         turn: &dyn Fn(),
-        during: impl FnOnce() -> R,
+        during: impl FnOnce(Loan) -> R,
     ) -> R {
         let errand = self.errand;
         let pointer = NonNull::from(function);
@@ -359,11 +381,13 @@ impl TakenErrand<'_> {
         let pointer: NonNull<Function<'static>> = unsafe { core::mem::transmute(pointer) };
         // SAFETY: `taken` is ours, and so no call is under way: the last `lend` has waited for them.
         errand.function.with_mut(|function| unsafe { *function = Some(pointer) });
+        let calls = calls.min(CALLS);
         errand.to_end.store(calls, Ordering::Relaxed);
+        let to_begin = errand.loan().0.wrapping_add(1) << CALLS_BITS | calls;
         // Release: see `run`.
-        errand.to_begin.store(calls, Ordering::Release);
+        errand.to_begin.store(to_begin, Ordering::Release);
         let _wait = WaitForAll { errand, turn };
-        during()
+        during(Loan::of(to_begin))
     }
 }
 

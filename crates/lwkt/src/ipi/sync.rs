@@ -11,11 +11,13 @@ use super::cx::IrqCx;
 use super::error::{SendError, SyncError};
 use super::mask::CpuMask;
 use super::queues::{Cpu, IpiQueues, Ticket, add};
-use super::raw::{Errand, TakenErrand};
+use super::raw::{Errand, Loan, TakenErrand};
 
 impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
     /// Runs `f` once on each CPU of a mask that takes part, and returns when all have: `lwkt_cpusync_quick`. They run it when
-    /// it comes to them, not together; on the calling CPU, if it is in the mask, it runs last. Returns the CPUs that ran it.
+    /// it comes to them, not together; on the calling CPU, if it is in the mask, it runs last. Returns the CPUs that ran it,
+    /// also those where it panicked: a panic belongs to the CPU that `f` runs on. Of the calling CPU it goes on from
+    /// here, once the others have run `f`.
     ///
     /// Thread context; spins, draining, as long as the longest stretch without interrupts on any of the CPUs. `f` must be
     /// short and cannot wait.
@@ -25,9 +27,14 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
         let mut errand = self.take_errand(me, cpu)?;
         let mask = *mask & self.online();
         let turn = self.turn();
-        errand.lend(&f, mask.len() as usize, &turn, || {
-            let round = Round { errand: &cpu.errand, left: mask };
-            round.tell(me, |to| self.send(to, move |cx| cx.post().run_errand(cx, me)))
+        errand.lend(&f, mask.len() as usize, &turn, |loan| {
+            let mut round = Round { errand: &cpu.errand, left: mask };
+            round.tell(me, |to| self.send(to, move |cx| cx.post().run_errand(cx, me, loan)))?;
+            // No place to be skipped from here on, whether the function panics or not.
+            if round.left.remove(me) {
+                self.run_here(me, cpu, loan);
+            }
+            Ok::<_, SyncError>(())
         })?;
         Ok(mask)
     }
@@ -60,12 +67,12 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
         let mask = *mask & self.online();
         let others = mask - CpuMask::of(me);
         let turn = self.turn();
-        errand.lend(&f, mask.len() as usize, &turn, || {
+        errand.lend(&f, mask.len() as usize, &turn, |loan| {
             cpu.go.store(false, Ordering::Relaxed);
             cpu.to_stop.store(others.len() as usize, Ordering::Relaxed);
             // Dropped also where `body` panics: all go on.
-            let _release = Release { queues: self, me, cpu, here: mask.contains(me) };
-            let round = Round { errand: &cpu.errand, left: others };
+            let _release = Release { queues: self, me, cpu, here: mask.contains(me).then_some(loan) };
+            let mut round = Round { errand: &cpu.errand, left: others };
             round.tell(me, |to| self.send(to, move |cx| cx.post().hold(cx.cpu(), me)))?;
             // Acquire: what the others did before they stopped (pairs with the Release in `stay_stopped`).
             while cpu.to_stop.load(Ordering::Acquire) != 0 {
@@ -82,6 +89,12 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
             self.drain();
             backoff.snooze();
         }
+    }
+
+    /// Runs the function of a loan as a callback of the calling CPU.
+    fn run_here(&self, me: CpuId, cpu: &Cpu, loan: Loan) {
+        let _nest = self.enter(me, cpu);
+        cpu.errand.run(loan, &IrqCx::new(self, me, me));
     }
 
     fn take_errand<'a>(&self, me: CpuId, cpu: &'a Cpu) -> Result<TakenErrand<'a>, SyncError> {
@@ -129,25 +142,25 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
         }
         // Before the master may be done: the next one wants to be seen.
         held_by.store(0, Ordering::Relaxed);
-        master.errand.run(&IrqCx::new(self, me, from));
+        master.errand.run(master.errand.loan(), &IrqCx::new(self, me, from));
     }
 }
 
-/// The CPUs that are still to be told. For those that never are, because telling failed, nobody waits.
+/// The CPUs that still have to be told. Nobody waits for those that never are, because telling failed. One of which that
+/// is not known, because telling panicked, counts as not told: its message may find the loan over, or no call left.
 struct Round<'a> {
     errand: &'a Errand,
     left: CpuMask,
 }
 
 impl Round<'_> {
+    /// Tells all but the calling CPU.
     fn tell(
-        mut self,
+        &mut self,
         me: CpuId,
         mut tell: impl FnMut(CpuId) -> Result<Ticket, SendError>,
     ) -> Result<(), SendError> {
-        // The calling CPU last.
-        let others = (self.left - CpuMask::of(me)).iter_from(me);
-        for to in others.chain(self.left.contains(me).then_some(me)) {
+        for to in (self.left - CpuMask::of(me)).iter_from(me) {
             tell(to)?;
             self.left.remove(to);
         }
@@ -166,16 +179,15 @@ struct Release<'a, C: Cpus, const DEPTH: usize> {
     queues: &'a IpiQueues<C, DEPTH>,
     me: CpuId,
     cpu: &'a Cpu,
-    here: bool,
+    here: Option<Loan>,
 }
 
 impl<C: Cpus, const DEPTH: usize> Drop for Release<'_, C, DEPTH> {
     fn drop(&mut self) {
         // Dropped last, and where the function panics, too.
         let _go = Go { cpu: self.cpu };
-        if self.here {
-            let _nest = self.queues.enter(self.me, self.cpu);
-            self.cpu.errand.run(&IrqCx::new(self.queues, self.me, self.me));
+        if let Some(loan) = self.here {
+            self.queues.run_here(self.me, self.cpu, loan);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What CPUs do to each other: host threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::thread;
@@ -182,4 +183,63 @@ fn cpus_come_and_go_while_others_synchronise() {
 fn queues_take_any_cpus() {
     let cpus: Arc<dyn Cpus> = Arc::new(HostCpus::new(1));
     assert!(IpiQueues::<_, 8>::new(cpus).is_ok());
+}
+
+/// Three CPUs, of which the others drain only as far as they are let: CPU n from the stage n on.
+#[test]
+fn a_message_of_a_function_that_panicked_takes_no_place_of_the_next_one() {
+    let cpus = Arc::new(HostCpus::new(3));
+    let queues = Arc::new(Queues::new(cpus.clone()).unwrap());
+    let (ready, stage, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for id in 1..3 {
+            let (cpus, queues, ready, stage, over) = (&cpus, &queues, &ready, &stage, &over);
+            scope.spawn(move || {
+                let _cpu = cpus.attach(CpuId(id)).unwrap();
+                queues.start().unwrap();
+                ready.fetch_add(1, AcqRel);
+                while !over.load(Acquire) {
+                    if stage.load(Acquire) >= id as usize {
+                        queues.drain();
+                    }
+                    thread::yield_now();
+                }
+            });
+        }
+        let _cpu = cpus.attach(CpuId(0)).unwrap();
+        queues.start().unwrap();
+        while ready.load(Acquire) != 2 {
+            thread::yield_now();
+        }
+        let ran: [AtomicUsize; 3] = Default::default();
+        let count = || ran.each_ref().map(|n| n.swap(0, Relaxed));
+        let let_in = |id| {
+            let stage = &stage;
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(30));
+                stage.store(id, Release);
+            });
+        };
+        let_in(1);
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            queues.run_on(&CpuMask::first(2), |cx| {
+                ran[cx.cpu().index()].fetch_add(1, Relaxed);
+                if cx.cpu() == CpuId(0) {
+                    // At once, with nothing printed.
+                    resume_unwind(Box::new("as it must"));
+                }
+            })
+        }));
+        // It has been waited for, although the function panicked here.
+        let first = (first.is_err(), count());
+        let_in(2);
+        let two = CpuMask::of(CpuId(2));
+        let second = queues.run_on(&two, |cx| {
+            ran[cx.cpu().index()].fetch_add(1, Relaxed);
+        });
+        let second = (second, count());
+        over.store(true, Release);
+        assert_eq!(first, (true, [1, 1, 0]));
+        assert_eq!(second, (Ok(two), [0, 0, 1]));
+    });
 }
