@@ -147,7 +147,7 @@ fn ls_lists_names_and_attributes() {
     assert_eq!(disk.ok(&["ls"], &["/docs"]), "notes\n");
     assert_eq!(disk.ok(&["ls"], &["docs/notes"]), "docs/notes\n");
     let long = disk.ok(&["ls", "-l"], &["/kinds"]);
-    assert!(long.contains("2, 2 2020-"), "{long}");
+    assert!(long.contains("    2,    2 2020-"), "{long}");
     assert!(long.contains(" short-link -> ../docs/notes\n"), "{long}");
     let tool = long.lines().find(|l| l.ends_with(" hard-link")).unwrap();
     assert!(tool.starts_with("-rwxr-xr-x   2  1001  1001         21 "), "{tool}");
