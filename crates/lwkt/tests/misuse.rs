@@ -227,6 +227,13 @@ fn a_waker_that_comes_too_late_harms_nobody() {
         block_on(cx, wait, None).unwrap();
     });
     first.unwrap().join(w).unwrap();
+    // Its end is told before it is off its stack, and its slot free.
+    let have_exited = |count| {
+        while scheduler.cpu_stats(CPU0).unwrap().exited != count {
+            thread::yield_now();
+        }
+    };
+    have_exited(1);
     let wakers: Vec<Waker> = wakers.iter().collect();
     wakers.iter().for_each(Waker::wake_by_ref);
     // The slot is somebody else's now, who is woken for nothing.
@@ -240,10 +247,7 @@ fn a_waker_that_comes_too_late_harms_nobody() {
         block_on(cx, wait, None).unwrap();
     });
     second.unwrap().join(w).unwrap();
-    // It is still to be taken off its stack.
-    while scheduler.cpu_stats(CPU0).unwrap().exited != 2 {
-        thread::yield_now();
-    }
+    have_exited(2);
 }
 
 #[test]
