@@ -41,7 +41,7 @@
 //!
 //! | | threads |
 //! |---|---|
-//! | x86_64 with 64-bit pointers: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions |
+//! | x86_64, aarch64 and riscv64 with 64-bit pointers: bare metal, Linux and other System V hosts | on stacks of their own, switched by a dozen instructions or two |
 //! | other hosts, with `std`; Miri and loom | an OS thread stands in for each |
 //! | other bare metal | none yet: [`Platform`], [`Spec`], the [IPI queues](ipi) and the [locks](lock) |
 //!
@@ -49,12 +49,13 @@
 //! [`Scheduler::run`] says what follows from that.
 //!
 //! On bare metal the interrupt entry saves what the interrupted code uses, as always, and runs on the stack that it finds.
-//! A switch saves what a call preserves, and with floating point the control words; a kernel that is built without it
-//! and turns the vector unit on for somebody saves that itself.
+//! A switch saves what a call preserves, and with floating point also those registers and how it rounds: so a kernel that
+//! is built with it turns it on before threads run (`CPACR_EL1`, `mstatus.FS`), and saves the rest in its interrupt
+//! entry. One that is built without it and turns it on for somebody saves all of it itself.
 //!
 //! # Not here yet
 //!
-//! Tokens, critical sections and preemption, migration, sleep queues, guard pages, and switches for aarch64 and riscv64.
+//! Tokens, critical sections and preemption, migration, sleep queues, and guard pages.
 //! [IPI queues](ipi) and [locks](lock) stand by themselves, and the scheduler does not use them yet. Until there is preemption a thread that holds a [`Lock`](dfly_hal::sync::Lock) while
 //! it waits lets the next thread that wants it spin for ever, as it does on a host.
 //!
@@ -72,28 +73,12 @@ extern crate std;
 pub mod ipi;
 pub mod lock;
 mod platform;
-#[cfg(any(
-    feature = "std",
-    loom,
-    all(
-        target_arch = "x86_64",
-        target_pointer_width = "64",
-        not(any(windows, target_os = "uefi", target_os = "cygwin"))
-    )
-))]
+#[cfg(any(feature = "std", loom, own_stacks))]
 mod sched;
 mod spec;
 
 pub use platform::Platform;
-#[cfg(any(
-    feature = "std",
-    loom,
-    all(
-        target_arch = "x86_64",
-        target_pointer_width = "64",
-        not(any(windows, target_os = "uefi", target_os = "cygwin"))
-    )
-))]
+#[cfg(any(feature = "std", loom, own_stacks))]
 pub use sched::*;
 pub use spec::{Config, Name, Priority, RunTime, Spec};
 

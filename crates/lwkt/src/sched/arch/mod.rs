@@ -1,43 +1,28 @@
 //! How a CPU leaves one thread and goes on with another.
 //!
 //! A backend is a `Context`, where a suspended thread (or the idle caller of `Scheduler::run`) is kept, and the `Stack`
-//! that it uses.
+//! that it uses. Which targets have a switch says `build.rs`.
 
-/// Where it can be, a switch is a dozen instructions. Not where `extern "C"` is another ABI than System V's.
-#[cfg(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(any(windows, target_os = "uefi", target_os = "cygwin", miri, loom))
-))]
+/// Where it can be, a switch is a dozen instructions.
+#[cfg(all(own_stacks, not(any(miri, loom))))]
+mod own;
+#[cfg(all(own_stacks, not(any(miri, loom))))]
 mod stack;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(any(windows, target_os = "uefi", target_os = "cygwin", miri, loom))
-))]
-mod x86_64;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(any(windows, target_os = "uefi", target_os = "cygwin", miri, loom))
-))]
+#[cfg(all(own_stacks, not(any(miri, loom))))]
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
+mod switch;
+#[cfg(all(own_stacks, not(any(miri, loom))))]
 pub(crate) use {
+    own::{Context, ON_THE_CPUS_OWN, enter, stand_in},
     stack::Stack,
-    x86_64::{Context, ON_THE_CPUS_OWN, enter, stand_in},
 };
 
 /// Elsewhere, and for tools that do not know assembly, an OS thread stands in for each thread.
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(any(windows, target_os = "uefi", target_os = "cygwin", miri, loom))
-)))]
+#[cfg(any(not(own_stacks), miri, loom))]
 mod parked;
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    not(any(windows, target_os = "uefi", target_os = "cygwin", miri, loom))
-)))]
+#[cfg(any(not(own_stacks), miri, loom))]
 pub(crate) use parked::{Context, ON_THE_CPUS_OWN, Stack, enter, stand_in};
 
 // The paint is memory like any other: Miri looks at it in its test.
