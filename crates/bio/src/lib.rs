@@ -58,6 +58,8 @@ mod device;
 mod disk;
 mod job;
 mod limits;
+#[cfg(feature = "model")]
+pub mod model;
 mod partition;
 mod split;
 mod status;

@@ -76,7 +76,7 @@
 //!
 //! All are off by default, and each only adds: `std` (the host implementation), `fake` (a machine for tests that bounces,
 //! poisons and counts), `conformance` (a suite to run against your own HAL), `count` (the facade's atomics count what is
-//! done to them). The MMIO accesses are the crate `safe-mmio`'s; a platform that supplies its own turns on the feature
+//! done to them), `model` (for models of devices: how they reach memory). The MMIO accesses are the crate `safe-mmio`'s; a platform that supplies its own turns on the feature
 //! `custom-mmio` there.
 #![no_std]
 #![deny(missing_docs)]
@@ -94,6 +94,8 @@ pub mod fake;
 mod forward;
 #[cfg(feature = "std")]
 pub mod host;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod regs;
 pub mod sync;
 mod time;

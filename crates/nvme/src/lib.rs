@@ -44,7 +44,7 @@
 //! and says so in [`Interrupts`]); SGLs: a block whose own memory is scattered against the rules of PRP lists is refused
 //! as [`TooLong`](dfly_bio::Failure::TooLong).
 //!
-//! Unsafe code is in the module `lend` only, and in the model's view of the process's memory.
+//! Unsafe code is in the module `lend` only.
 #![no_std]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]

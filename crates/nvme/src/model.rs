@@ -11,10 +11,6 @@
 //! nothing that it reads there. [`Fault`]s make it behave as broken hardware does.
 
 mod engine;
-#[cfg(feature = "std")]
-#[expect(unsafe_code, reason = "the process's memory at addresses that a driver names")]
-mod host;
-mod medium;
 mod walk;
 
 use alloc::boxed::Box;
@@ -22,45 +18,18 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use dfly_hal::dma::DevAddr;
+#[cfg(all(feature = "std", unix))]
+pub use dfly_bio::model::FileMedium;
+pub use dfly_bio::model::{Medium, Overlay};
+pub use dfly_hal::model::DeviceMemory;
+#[cfg(feature = "std")]
+pub use dfly_hal::model::HostMemory;
 use dfly_hal::regs::Window;
 use dfly_hal::sync::Lock;
 
 use crate::spec::IdentifyWhat;
 use engine::Engine;
-#[cfg(feature = "std")]
-pub use host::HostMemory;
-#[cfg(all(feature = "std", unix))]
-pub use medium::FileMedium;
-pub use medium::{Medium, Overlay};
 pub use walk::{BadPrp, walk};
-
-/// The machine's memory as the controller reaches it. `false`: nothing is there, or it may not be touched.
-pub trait DeviceMemory: Send + Sync {
-    /// Reads from `at` on.
-    fn read(&self, at: DevAddr, to: &mut [u8]) -> bool;
-    /// Writes from `at` on.
-    fn write(&self, at: DevAddr, from: &[u8]) -> bool;
-}
-
-impl<M: DeviceMemory + ?Sized> DeviceMemory for alloc::sync::Arc<M> {
-    fn read(&self, at: DevAddr, to: &mut [u8]) -> bool {
-        (**self).read(at, to)
-    }
-    fn write(&self, at: DevAddr, from: &[u8]) -> bool {
-        (**self).write(at, from)
-    }
-}
-
-#[cfg(feature = "fake")]
-impl DeviceMemory for dfly_hal::fake::FakeHal {
-    fn read(&self, at: DevAddr, to: &mut [u8]) -> bool {
-        self.device_read(at, to).is_ok()
-    }
-    fn write(&self, at: DevAddr, from: &[u8]) -> bool {
-        self.device_write(at, from).is_ok()
-    }
-}
 
 /// A namespace: a medium in blocks.
 pub struct Disk {

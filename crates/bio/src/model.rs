@@ -1,21 +1,22 @@
-//! What a namespace of the model keeps its bytes on.
+//! For models of disks: what they keep their bytes on (feature `model`).
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 
-use dfly_bio::{Access, Failure, Image};
+use crate::{Access, Failure, Image};
 
-/// The bytes behind a namespace. Called with the model's lock held, by whoever rings a doorbell: it may take as long as
-/// the host's disk does.
+/// The bytes behind a disk of a model. Called with the model's lock held, by whoever writes the register that starts a
+/// command: it may take as long as the host's disk does.
 ///
-/// The model asks for ranges inside the medium only. What fails becomes a status code: [`Failure::NoSpace`] "capacity
-/// exceeded", [`Failure::WriteProtected`] "write protected", everything else an unrecovered read or a write fault.
+/// A model asks for ranges inside the medium only. What fails becomes the device's own word for it: as a rule there is one
+/// for [`Failure::NoSpace`] and one for [`Failure::WriteProtected`], and everything else is an unrecovered read or a write
+/// fault.
 pub trait Medium: Send {
     /// Bytes in it; they stay as many.
     fn size_bytes(&self) -> u64;
 
-    /// Whether it can be written. If not, the namespace is write-protected.
+    /// Whether it can be written. If not, the disk is write-protected.
     fn access(&self) -> Access {
         Access::ReadWrite
     }
@@ -72,7 +73,7 @@ const CHUNK: u64 = 64 << 10;
 ///
 /// ```
 /// use dfly_bio::Image;
-/// use dfly_nvme::model::{Medium, Overlay};
+/// use dfly_bio::model::{Medium, Overlay};
 /// let golden = Image::from_bytes(b"as it was")?;
 /// let mut scratch = Overlay::new(golden);
 /// scratch.write(3, b"is now")?;
@@ -156,9 +157,8 @@ mod file {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
-    use dfly_bio::{Access, Failure};
-
     use super::Medium;
+    use crate::{Access, Failure};
 
     /// A file or block special file of the host (Unix): each access is one `pread` or `pwrite`, a flush is `fdatasync`.
     /// Nothing of it is kept in memory, so it may be of any length, holes included.

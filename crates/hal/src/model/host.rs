@@ -1,29 +1,33 @@
-//! The process's memory as the model's: the other side of [`HostDma`](dfly_hal::host::HostDma).
+//! The process's memory as the model's: the other side of [`HostDma`](crate::host::HostDma).
 //!
 //! Both sides of a ring touch it at the same time, from different threads, so every access here is atomic: whole words
-//! where the range holds them, as [`Coherent`](dfly_hal::dma::Coherent) does on the driver's side, and single bytes at
+//! where the range holds them, as [`Coherent`](crate::dma::Coherent) does on the driver's side, and single bytes at
 //! crooked ends, because the rest of such a word is somebody else's. Order comes from the doorbell, which is a call.
 
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use dfly_hal::dma::DevAddr;
-
 use super::DeviceMemory;
+use crate::dma::DevAddr;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u32>();
 
-/// The process's memory, for a model whose driver has [`HostDma`](dfly_hal::host::HostDma): a device's address is the
+/// The process's memory, for a model whose driver has [`HostDma`](crate::host::HostDma): a device's address is the
 /// CPU's.
 ///
 /// ```
-/// use dfly_bio::Image;
-/// use dfly_nvme::model::{Disk, HostMemory, Model};
-/// // SAFETY: only the driver below will drive this model, and its memory comes from `HostDma`.
+/// use dfly_hal::dma::{Coherent, Constraints};
+/// use dfly_hal::host::HostDma;
+/// use dfly_hal::model::{DeviceMemory, HostMemory};
+/// let mut ring = Coherent::<u32, _>::alloc(HostDma::new(), 4, &Constraints::ANY)?;
+/// ring.set(1, 7)?;
+/// // SAFETY: this "device" is told of memory that `HostDma` handed out, and of no other.
 /// let memory = unsafe { HostMemory::new() };
-/// let controller = Model::new(memory, vec![Disk::new(512, Image::new(1 << 20))]);
-/// // let nvme = Nvme::attach(controller, hal_with_host_dma, ..)
+/// let mut seen = [0; 4];
+/// assert!(memory.read(ring.device_addr(1).ok_or("no element 1")?, &mut seen));
+/// assert_eq!(seen, 7_u32.to_le_bytes());
+/// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct HostMemory(());
@@ -34,10 +38,10 @@ impl HostMemory {
     /// # Safety
     /// Whoever drives the model's registers is a driver that keeps to what [`MmioWindow::new`] asks of one: every address
     /// that it gives the model, in a register, a ring or a list, is one that `HostDma` handed out, and stays lent for as
-    /// long as the model may use it. `Nvme` over a HAL whose [`Dma`](dfly_hal::dma::Dma) is `HostDma` is such a driver;
-    /// safe code that writes to the registers itself is not.
+    /// long as the model may use it. A driver of this family over a HAL whose [`Dma`](crate::dma::Dma) is `HostDma` is such
+    /// a driver; safe code that writes to the registers itself is not.
     ///
-    /// [`MmioWindow::new`]: dfly_hal::regs::MmioWindow::new
+    /// [`MmioWindow::new`]: crate::regs::MmioWindow::new
     pub const unsafe fn new() -> Self {
         Self(())
     }
