@@ -217,7 +217,7 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
     }
 
     /// Sends `f` to each CPU of a mask that takes part, the calling one included, and returns how many these are. The
-    /// round begins with the calling CPU.
+    /// round begins with the calling CPU. An error ends it, and does not say how many were sent before.
     pub fn send_mask(
         &self,
         to: &CpuMask,

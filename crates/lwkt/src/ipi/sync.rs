@@ -50,7 +50,9 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
     /// in the mask, runs `f` after `body`.
     ///
     /// A stopped CPU is in its drain: no thread of it runs, and no callback that was sent before; it goes on calling what
-    /// is sent to it. So `body` and `f` may not wait for anything that a thread on those CPUs holds.
+    /// is sent to it. So `body` and `f` may not wait for anything that a thread on those CPUs holds, and `body` may not block:
+    /// its CPU is not preempted, and the others stay stopped meanwhile. If such a callback panics, its CPU stays stopped,
+    /// calls nothing more but `f`, and unwinds once it may go on; an `f` that panics there, too, ends the program.
     ///
     /// One interlock at a time: another CPU that asks for one meanwhile waits, and may itself be stopped meanwhile, so two
     /// that aim at each other both get their turn, one after the other. Thread context; spins, draining.
@@ -126,7 +128,7 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
     }
 
     /// The known place: the end of the outermost drain, where no callback is under way. The CPU stays here while another
-    /// one wants it stopped.
+    /// one wants it stopped, also where a callback panics that it is sent meanwhile.
     pub(super) fn stay_stopped(&self, me: CpuId, cpu: &Cpu) {
         let held_by = &cpu.own.0.held_by;
         let Some(master) = held_by.load(Ordering::Relaxed).checked_sub(1) else { return };
@@ -134,15 +136,38 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
         let Some(master) = self.cpu(from) else { return };
         // Release: see `interlocked`.
         master.to_stop.fetch_sub(1, Ordering::Release);
+        let held = Held { queues: self, me, cpu, master, from };
         let backoff = Backoff::new();
-        // Acquire: what the master did meanwhile (pairs with the Release in `Release::drop`).
-        while !master.go.load(Ordering::Acquire) {
+        // The other side of it is in `Held::drop`.
+        while !master.go.load(Ordering::Relaxed) {
             self.pass(me, cpu);
             backoff.snooze();
         }
+        drop(held);
+    }
+}
+
+/// A CPU that has said that it is stopped: it goes on when its master says so, and not before, whatever panics.
+struct Held<'a, C: Cpus, const DEPTH: usize> {
+    queues: &'a IpiQueues<C, DEPTH>,
+    me: CpuId,
+    cpu: &'a Cpu,
+    master: &'a Cpu,
+    from: CpuId,
+}
+
+impl<C: Cpus, const DEPTH: usize> Drop for Held<'_, C, DEPTH> {
+    fn drop(&mut self) {
+        let backoff = Backoff::new();
+        // Nothing is called here, which might panic again: the rest is left to the next drain.
+        // Acquire: what the master did meanwhile (pairs with the Release in `Go::drop`).
+        while !self.master.go.load(Ordering::Acquire) {
+            backoff.snooze();
+        }
         // Before the master may be done: the next one wants to be seen.
-        held_by.store(0, Ordering::Relaxed);
-        master.errand.run(master.errand.loan(), &IrqCx::new(self, me, from));
+        self.cpu.own.0.held_by.store(0, Ordering::Relaxed);
+        let errand = &self.master.errand;
+        errand.run(errand.loan(), &IrqCx::new(self.queues, self.me, self.from));
     }
 }
 

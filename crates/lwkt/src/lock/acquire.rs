@@ -107,6 +107,9 @@ impl<'a, T: ?Sized, M: Mode> Acquire<'a, T, M> {
     /// polled yet does so when it is. Returns whether it came in time; if not, the lock has been handed over, and the
     /// future completes with the guard or has done so.
     ///
+    /// Whoever polls a future by `&mut` has it alone, [`block_on`](dfly_hal::block_on) included: one that others may abort is
+    /// pinned where both see it, and polled there between their looks.
+    ///
     /// Thread context, any thread; never blocks.
     pub fn abort(self: Pin<&Self>) -> bool {
         let mut queue = self.lock.queue().lock();
@@ -135,11 +138,12 @@ impl<'a, T: ?Sized, M: Mode> Acquire<'a, T, M> {
         let was = queue.place(self.waiter());
         let waker = queue.leave(self.waiter());
         drop(queue);
-        drop(waker);
         if was == Place::Inside {
             // Who came behind may have room now.
             self.lock.settle();
         }
+        // Somebody else's code, so last: nobody is left waiting where it panics.
+        drop(waker);
         was == Place::Chosen
     }
 

@@ -185,6 +185,65 @@ fn queues_take_any_cpus() {
     assert!(IpiQueues::<_, 8>::new(cpus).is_ok());
 }
 
+/// CPU 1 is sent what panics while it is stopped, CPU 2 stops late: until both have stopped the body does not run, and while it
+/// runs neither works.
+#[test]
+fn a_callback_that_panics_does_not_let_a_stopped_cpu_go() {
+    let cpus = Arc::new(HostCpus::new(4));
+    let queues = Arc::new(Queues::new(cpus.clone()).unwrap());
+    let (ready, over, late) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let worked: [AtomicUsize; 4] = Default::default();
+    thread::scope(|scope| {
+        for id in 1..4 {
+            let (cpus, queues, ready, over, late, worked) = (&cpus, &queues, &ready, &over, &late, &worked);
+            scope.spawn(move || {
+                let _cpu = cpus.attach(CpuId(id)).unwrap();
+                queues.start().unwrap();
+                ready.fetch_add(1, AcqRel);
+                while !over.load(Acquire) {
+                    match id {
+                        // Its own panics are caught here, outside the drain.
+                        1 => drop(catch_unwind(AssertUnwindSafe(|| queues.drain()))),
+                        2 if late.load(Acquire) => drop(queues.drain()),
+                        3 => {
+                            // A full queue or an ended CPU refuses, and then there is one panic less.
+                            let _ = queues.send_passive(CpuId(1), |_| resume_unwind(Box::new("as it must")));
+                            queues.drain();
+                            queues.tick();
+                        }
+                        _ => {}
+                    }
+                    worked[id as usize].fetch_add(1, AcqRel);
+                    thread::yield_now();
+                }
+                // Who sends to it is refused from now on, instead of waiting for room; what is left may panic once more.
+                drop(catch_unwind(AssertUnwindSafe(|| queues.stop())));
+            });
+        }
+        let _cpu = cpus.attach(CpuId(0)).unwrap();
+        queues.start().unwrap();
+        while ready.load(Acquire) != 3 {
+            thread::yield_now();
+        }
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            late.store(true, Release);
+        });
+        let both: CpuMask = [CpuId(1), CpuId(2)].into_iter().collect();
+        let work = || [1, 2].map(|id: usize| worked[id].load(Acquire));
+        let body = |_: &CpuMask| {
+            let (had_stopped, before) = (late.load(Acquire), work());
+            thread::sleep(Duration::from_millis(50));
+            (had_stopped, before, work())
+        };
+        let found = queues.interlocked(&both, body, |_| ());
+        over.store(true, Release);
+        let (had_stopped, before, after) = found.unwrap();
+        assert!(had_stopped, "the body ran before CPU 2 had stopped");
+        assert_eq!(before, after, "a stopped CPU worked");
+    });
+}
+
 /// Three CPUs, of which the others drain only as far as they are let: CPU n from the stage n on.
 #[test]
 fn a_message_of_a_function_that_panicked_takes_no_place_of_the_next_one() {
