@@ -242,12 +242,15 @@ impl<T: ?Sized> RwLock<T> {
     pub(super) fn cancel_begin(&self) {
         // Relaxed: who comes later sees it with the queue locked, and who came earlier is in the queue.
         self.word.fetch_or(CANCELLING, Ordering::Relaxed);
+        self.refuse();
+    }
+
+    /// Sends off all those in the queue who agreed to it.
+    fn refuse(&self) {
         loop {
             let waker = self.queue.lock().refuse_first(|ask| ask.cancelable);
-            match waker {
-                Some(waker) => waker.wake(),
-                None => break,
-            }
+            let Some(waker) = waker else { break };
+            self.wake(waker, Self::refuse);
         }
         self.settle();
     }
@@ -262,8 +265,15 @@ impl<T: ?Sized> RwLock<T> {
     pub(super) fn settle(&self) {
         // One at a time: a waker is somebody else's code, so it is called with the queue unlocked.
         while let Some(waker) = self.let_in() {
-            waker.wake();
+            self.wake(waker, Self::settle);
         }
+    }
+
+    /// Somebody else's code: if it panics, what is left to do is done all the same.
+    fn wake(&self, waker: Waker, rest: fn(&Self)) {
+        let rest = OnUnwind(|| rest(self));
+        waker.wake();
+        core::mem::forget(rest);
     }
 
     fn let_in(&self) -> Option<Waker> {
@@ -337,5 +347,13 @@ impl<T: ?Sized> RwLock<T> {
 
     pub(super) fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name).field("status", &self.status()).field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+struct OnUnwind<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnUnwind<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }

@@ -204,7 +204,7 @@ fn a_callback_that_panics_does_not_let_a_stopped_cpu_go() {
                     match id {
                         // Its own panics are caught here, outside the drain.
                         1 => drop(catch_unwind(AssertUnwindSafe(|| queues.drain()))),
-                        2 if late.load(Acquire) => drop(queues.drain()),
+                        2 if late.load(Acquire) => queues.drain(),
                         3 => {
                             // A full queue or an ended CPU refuses, and then there is one panic less.
                             let _ = queues.send_passive(CpuId(1), |_| resume_unwind(Box::new("as it must")));

@@ -264,3 +264,24 @@ fn a_detached_lock_is_released_by_another_thread() {
     });
     assert!(lock.try_lock().is_some());
 }
+
+/// A waker that panics.
+struct Bad;
+
+impl std::task::Wake for Bad {
+    fn wake(self: Arc<Self>) {
+        panic!("no one to wake")
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_behind_it_out() {
+    let lock = Mtx::new(1);
+    let whole = lock.try_lock().unwrap();
+    let (mut first, mut second) = (pin!(lock.acquire_shared()), pin!(lock.acquire_shared()));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Bad)))).is_pending());
+    assert!(look(second.as_mut()).is_pending());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(whole))).is_err());
+    let Poll::Ready(Ok(_second)) = look(second) else { panic!("kept out") };
+    let Poll::Ready(Ok(_first)) = look(first) else { panic!("not let in") };
+}
