@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
+use core::task::Waker;
 
 use crate::{Job, Own};
 
@@ -25,6 +26,25 @@ pub trait Body: Send + Sized + 'static {
     /// A receiver dropped the job without completing it. Records that as the job's result.
     fn orphaned(&mut self);
 
+    /// It is being sent: forgets how its last journey ended.
+    fn sent(&mut self) {}
+
+    /// It goes back without an answer, for this reason. Records that as the job's result.
+    fn unanswered(&mut self, why: Unanswered) {
+        let _ = why;
+        self.orphaned();
+    }
+
+    /// Ports with a queue take urgent messages first. Constant from sending to completion.
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
+    /// Takes the waker that is to be woken, once, when the message first stands in a port's queue.
+    fn take_receipt(&mut self) -> Option<Waker> {
+        None
+    }
+
     /// Takes the hook that runs next on the way back, nearest to the device first.
     fn pop_hook(&mut self) -> Option<HookRef<Self>> {
         None
@@ -44,6 +64,24 @@ pub trait Body: Send + Sized + 'static {
     /// dropped instead. A child is reset or dropped before its parent is told, so nothing that points into the parent
     /// is left.
     fn reset(&mut self) {}
+}
+
+/// Why a message came back without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unanswered {
+    /// A receiver took it and dropped it: a defect of that receiver, or its death.
+    #[error("dropped by its receiver unanswered")]
+    Orphaned,
+    /// Its originator [aborted](crate::Pending::abort) it.
+    #[error("aborted")]
+    Aborted,
+    /// Its originator [withdrew](crate::Pending::withdraw) it before anybody began with it.
+    #[error("withdrawn")]
+    Withdrawn,
+    /// The port takes no messages: it was closed, or its last receiver is gone.
+    #[error("the port is closed")]
+    PortClosed,
 }
 
 /// A body that owns all it points to, so [`Own`] and [`Job`] give `&mut` to it freely.

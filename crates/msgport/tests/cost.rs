@@ -6,8 +6,12 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 
+use dfly_hal::SpinWait;
 use dfly_hal::sync::count::measure;
-use dfly_msgport::{Body, Completions, Job, List, Own, Pool, Returned};
+use dfly_msgport::{
+    Body, Completions, Job, List, Msg as PortMsg, Own, Pool, Put, PutOnly, Request, Returned, ShortCut,
+    SpinPort, WakerPort,
+};
 
 #[derive(Default)]
 struct Msg;
@@ -94,4 +98,45 @@ fn queues_cost_none() {
         }
     });
     assert_eq!((n, b.len()), (0, 8));
+}
+
+/// Of a call to a port that answers at once: no wait, hence no switch, or `w` would panic.
+#[test]
+fn a_call_that_is_answered_at_once_costs_none() {
+    let at_once = PutOnly::new(|mut r: Request<u64>| {
+        **r += 1;
+        Put::Done(r)
+    });
+    let mut never = || panic!("it waits");
+    let w = &mut SpinWait::new(&mut never);
+    let msg = PortMsg::with(1);
+    let (n, msg) = rmws(|| msg.call(&at_once, w));
+    assert_eq!(n, 0);
+    // To oneself, through the short cut past a queue.
+    let own = ShortCut::new(SpinPort::new(), || true, |r: Request<u64>| Put::Done(r));
+    let (n, msg) = rmws(|| msg.call(&own, w));
+    assert_eq!((n, **msg), (0, 2));
+}
+
+#[test]
+fn a_spin_port_costs_one_to_send_and_one_to_receive() {
+    let port = SpinPort::new();
+    let mut receiver = port.receiver();
+    let msg = PortMsg::with(1);
+    let (n, sent) = rmws(|| msg.start(&port));
+    assert_eq!(n, 1);
+    let (n, request) = rmws(|| receiver.get().unwrap());
+    assert_eq!(n, 1);
+    assert_eq!(rmws(|| request.reply()).0, 1);
+    assert_eq!(rmws(|| sent.try_take().unwrap()).0, 0);
+}
+
+#[test]
+fn a_waker_port_costs_one_to_send_and_one_for_all_there_is() {
+    let port = WakerPort::new();
+    let mut receiver = port.receiver().unwrap();
+    let msgs: Returned<dfly_msgport::Message<u64>> = (0..8).map(PortMsg::with).collect();
+    assert_eq!(rmws(|| msgs.for_each(|msg| msg.post(&port))).0, 8);
+    let (n, all) = rmws(|| std::iter::from_fn(|| receiver.get()).collect::<List<_>>());
+    assert_eq!((n, all.len()), (1, 8));
 }

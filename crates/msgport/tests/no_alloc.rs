@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use dfly_alloc_count::allocator_calls;
 use dfly_hal::{SpinWait, ThreadWait, block_on};
-use dfly_msgport::{Body, Completions, Hook, HookRef, Job, List, Own, Pool};
+use dfly_msgport::{
+    Body, Completions, Event, Hook, HookRef, Job, List, Message, Own, Pool, Put, PutOnly, Request, SpinPort,
+    Unanswered, WakerPort,
+};
 
 #[derive(Default)]
 struct Msg {
@@ -82,4 +85,44 @@ fn nothing_allocates_after_set_up() {
 
     // Without a pool: one for the node, one to give it back.
     assert_eq!(allocator_calls(|| Own::new(Msg::default()).detached().complete()), 2);
+}
+
+#[test]
+fn ports_allocate_nothing_after_set_up() {
+    let pool = Pool::new(4, || Message::new(0_u64));
+    let (spin, lockless) = (SpinPort::new(), WakerPort::new());
+    let (mut at_spin, mut at_lockless) = (spin.receiver(), lockless.receiver().unwrap());
+    let replies = Arc::new(Completions::new());
+    let at_once = PutOnly::new(|mut r: Request<u64>| {
+        **r += 1;
+        Put::Done(r)
+    });
+    let mut thread_wait = ThreadWait::new();
+    let soon = || Some(dfly_hal::host::now());
+
+    let calls = allocator_calls(|| {
+        for _ in 0..if cfg!(miri) { 3 } else { 100 } {
+            let msg = pool.get().unwrap().call(&at_once, &mut thread_wait);
+            let sent = msg.start(&spin);
+            let request = at_spin.wait(&mut thread_wait).unwrap();
+            request.forward(&lockless);
+            at_lockless.wait(&mut thread_wait).unwrap().reply();
+            let mut msg = sent.wait(&mut thread_wait);
+
+            // Urgent, queued, aborted, withdrawn, closed by nobody; receivers that sleep in vain.
+            msg.set_urgent();
+            let sent = msg.start(&spin);
+            sent.abort(&spin);
+            let msg = sent.wait(&mut thread_wait);
+            assert_eq!(msg.outcome(), Err(Unanswered::Aborted));
+            let mut msg = msg.start(&spin).withdraw(&spin).unwrap();
+            msg.set_normal();
+            while let Ok(Event::Recall) = at_spin.wait_event(&mut thread_wait, soon()) {}
+            while let Ok(Event::Recall) = at_lockless.wait_event(&mut thread_wait, soon()) {}
+            msg.send(&lockless, replies.clone());
+            drop(at_lockless.get());
+            assert_eq!(replies.drain().count(), 1);
+        }
+    });
+    assert_eq!(calls, 0);
 }

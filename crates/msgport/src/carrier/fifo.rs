@@ -107,6 +107,23 @@ impl<H: Handle> Fifo<H> {
         }
     }
 
+    /// Takes out all that `which` picks, in order; the others stay, in order. Looks at each: linear in the length.
+    pub fn extract(&mut self, mut which: impl FnMut(&H) -> bool) -> Self {
+        let (mut stay, mut out) = (Self::new(), Self::new());
+        while let Some(h) = self.pop() {
+            if which(&h) { out.push(h) } else { stay.push(h) }
+        }
+        *self = stay;
+        out
+    }
+
+    /// Puts `h` at the front.
+    pub(crate) fn push_front(&mut self, h: H) {
+        let mut front = Self::from(h);
+        front.append(self);
+        *self = front;
+    }
+
     /// The body of the first.
     pub fn peek(&self) -> Option<&H::Body> {
         // SAFETY: the queue owns its nodes and is borrowed.

@@ -2,12 +2,14 @@
 
 mod family;
 mod fifo;
+mod inbox;
 mod pending;
 mod stack;
 
 pub use family::Family;
 use family::Share;
 pub use fifo::{Fifo, Handle};
+pub(crate) use inbox::{Inbox, Sleep, Taker};
 pub use pending::Pending;
 pub(crate) use stack::{Pile, Stack};
 
@@ -19,16 +21,18 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use dfly_hal::sync::atomic::{AtomicU8, AtomicUsize};
+use dfly_hal::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use dfly_hal::sync::cell::UnsafeCell;
 
-use crate::body::{Body, Plain, SinkRef};
+use crate::body::{Body, Plain, SinkRef, Unanswered};
 
 /// The allocation behind every handle. Who may touch which field is in DESIGN.md, table "fields".
 struct Node<T: Body> {
     link: UnsafeCell<Option<Ptr<T>>>,
     dest: UnsafeCell<Dest<T>>,
     wait: AtomicU8,
+    /// A [`Recall`]. It is outside of the body because its writer, the originator, does not own that meanwhile.
+    recall: AtomicU8,
     waker: UnsafeCell<Option<Waker>>,
     children: AtomicUsize,
     shared: UnsafeCell<T::Shared>,
@@ -42,6 +46,18 @@ enum Dest<T: Body> {
     Waiter,
     Sink(SinkRef<T>),
     Parent(Share<T>),
+}
+
+/// What the originator of a message under way wants of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Recall {
+    /// An answer.
+    No,
+    /// To have it back, if nobody has begun with it.
+    Withdraw,
+    /// To have it back soon.
+    Abort,
 }
 
 /// A pointer to a live node. It says nothing about ownership: the handles below do.
@@ -63,6 +79,7 @@ impl<T: Body> Ptr<T> {
             link: UnsafeCell::new(None),
             dest: UnsafeCell::new(Dest::Nobody),
             wait: AtomicU8::new(0),
+            recall: AtomicU8::new(Recall::No as u8),
             waker: UnsafeCell::new(None),
             children: AtomicUsize::new(0),
             shared: UnsafeCell::new(T::Shared::default()),
@@ -174,6 +191,13 @@ impl<T: Body> Ptr<T> {
     }
 
     /// # Safety
+    /// The node is alive during `'a`, or nothing is done with the reference after it is gone.
+    unsafe fn recall<'a>(self) -> &'a AtomicU8 {
+        // SAFETY: the node is alive.
+        unsafe { &(*self.0.as_ptr()).recall }
+    }
+
+    /// # Safety
     /// The caller owns the node.
     unsafe fn set_link(self, to: Option<Self>) {
         // SAFETY: the node is alive.
@@ -254,10 +278,13 @@ impl<T: Body> Own<T> {
         self.to(Dest::Sink(sink.into()))
     }
 
-    fn to(self, dest: Dest<T>) -> Job<T> {
+    fn to(mut self, dest: Dest<T>) -> Job<T> {
+        self.unkeyed().sent();
         let ptr = self.into_ptr();
         // SAFETY: this handle owned the node. The old destination was `Nobody`.
         unsafe { ptr.set_dest(dest) };
+        // SAFETY: the node is alive. Who may write it later got the node from here, so no order is needed.
+        unsafe { ptr.recall() }.store(Recall::No as u8, Ordering::Relaxed);
         Job { ptr }
     }
 
@@ -333,6 +360,51 @@ impl<T: Body> Job<T> {
                 }
             }
         }
+    }
+
+    /// Ends it without an answer: a receiver that was asked to [abort](Pending::abort) it, a port that is closed.
+    pub fn refuse(mut self, why: Unanswered) {
+        self.unkeyed().unanswered(why);
+        self.complete();
+    }
+
+    pub(crate) fn mark(&mut self, why: Unanswered) {
+        self.unkeyed().unanswered(why);
+    }
+
+    pub(crate) fn receipt(&mut self) -> Option<Waker> {
+        self.unkeyed().take_receipt()
+    }
+
+    pub(crate) fn recalled(&self) -> Recall {
+        // Relaxed: it is a wish, and no data comes with it. That a wish is seen in time is the port's order.
+        // SAFETY: this handle owns the node.
+        match unsafe { self.ptr.recall() }.load(Ordering::Relaxed) {
+            r if r == Recall::Abort as u8 => Recall::Abort,
+            r if r == Recall::Withdraw as u8 => Recall::Withdraw,
+            _ => Recall::No,
+        }
+    }
+
+    /// Completes it into the hand of the originator, who holds `pending` and waits no further: no atomic operation.
+    ///
+    /// Gives `pending` back if this is not its job, which is then completed like any other, or if a hook keeps it.
+    pub(crate) fn rejoin(self, pending: Pending<T>) -> Result<Own<T>, Pending<T>> {
+        let mut job = self;
+        while let Some(hook) = job.unkeyed().pop_hook() {
+            match hook.passing(job) {
+                Some(next) => job = next,
+                None => return Err(pending),
+            }
+        }
+        if !pending.is_of(job.ptr) {
+            job.complete();
+            return Err(pending);
+        }
+        pending.forget();
+        // SAFETY: this handle owns the node. Its destination was the waiter, which is gone without having looked.
+        unsafe { job.ptr.set_dest(Dest::Nobody) };
+        Ok(job.arrived())
     }
 
     /// Freezes this job, to answer it by [children](Family::adopt).

@@ -11,7 +11,7 @@ use dfly_hal::sync::atomic::{AtomicU8, Ordering};
 use dfly_hal::sync::cell::UnsafeCell;
 use dfly_hal::sync::hint::spin_loop;
 
-use super::{Own, Ptr};
+use super::{Own, Ptr, Recall};
 use crate::body::Body;
 
 /// The waiter has not looked yet, or has taken its waker back.
@@ -59,6 +59,28 @@ impl<T: Body> Pending<T> {
     /// The message, if it is back.
     pub fn try_take(mut self) -> Result<Own<T>, Self> {
         if self.is_done() { self.take().ok_or(self) } else { Err(self) }
+    }
+
+    pub(crate) fn set_recall(&self, recall: Recall) {
+        if let Some(ptr) = self.ptr {
+            // Relaxed: see `Job::recalled`.
+            // SAFETY: while this value has the pointer, the node is alive.
+            unsafe { ptr.recall() }.store(recall as u8, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_recalled(&self) -> bool {
+        // SAFETY: while this value has the pointer, the node is alive.
+        self.ptr.is_some_and(|ptr| unsafe { ptr.recall() }.load(Ordering::Relaxed) != Recall::No as u8)
+    }
+
+    pub(super) fn is_of(&self, ptr: Ptr<T>) -> bool {
+        self.ptr.is_some_and(|own| own.0 == ptr.0)
+    }
+
+    /// The job came to the waiter's hand on another way.
+    pub(super) fn forget(mut self) {
+        self.ptr = None;
     }
 
     /// Call it after DONE was seen with Acquire.
