@@ -78,4 +78,4 @@ macro_rules! const_fn {
         $vis fn $($rest)*
     };
 }
-use const_fn;
+pub(crate) use const_fn;

@@ -16,7 +16,7 @@ pub struct Site {
 }
 
 impl Site {
-    pub(super) const fn new(name: Option<&'static str>) -> Self {
+    pub(crate) const fn new(name: Option<&'static str>) -> Self {
         Self { name, taken_at: AtomicPtr::new(ptr::null_mut()), collisions: AtomicUsize::new(0) }
     }
 
@@ -40,12 +40,12 @@ impl Site {
 
     /// It was taken.
     #[inline]
-    pub(super) fn took(&self, at: &'static Location<'static>) {
+    pub(crate) fn took(&self, at: &'static Location<'static>) {
         self.taken_at.store(ptr::from_ref(at).cast_mut(), Ordering::Relaxed);
     }
 
     /// It was found taken.
-    pub(super) fn collided(&self) {
+    pub(crate) fn collided(&self) {
         self.collisions.fetch_add(1, Ordering::Relaxed);
     }
 }

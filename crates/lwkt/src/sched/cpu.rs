@@ -1,12 +1,13 @@
 //! One CPU: its run queue, its wake list, its slots, and how it goes from one thread to the next.
 
 use alloc::boxed::Box;
-use core::ptr;
 use core::time::Duration;
+use core::{mem, ptr};
 
 use dfly_hal::sync::Lock;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
 use dfly_hal::sync::cell::UnsafeCell;
+use dfly_hal::sync::hint::Backoff;
 use dfly_hal::{CpuId, Instant};
 use dfly_msgport::{Own, Pending};
 
@@ -24,6 +25,7 @@ use crate::sched::stack_size::StackSize;
 use crate::sched::thread::{Main, Thread};
 use crate::sched::wake::{Chain, Pushed, WakeList};
 use crate::spec::{RunTime, Spec};
+use crate::token::Link;
 
 /// What a scheduler knows of one CPU.
 #[repr(align(128))]
@@ -84,8 +86,12 @@ struct Counts {
     wakes_remote: Counter,
     ipis: Counter,
     halts: Counter,
+    token_collisions: Counter,
     idle_ns: Counter,
 }
+
+/// So often it is tried to take the tokens of the most important thread, before one that is less important may run.
+const FIRST_TRIES: u32 = if cfg!(loom) { 1 } else { 5 };
 
 /// Nobody runs threads here yet.
 const OFF: u8 = 0;
@@ -144,8 +150,17 @@ impl Cpu {
     }
 
     pub(crate) fn stats(&self) -> CpuStats {
-        let Counts { exited, switches, spawned, wakes_local, wakes_remote, ipis, halts, idle_ns } =
-            &self.counts;
+        let Counts {
+            exited,
+            switches,
+            spawned,
+            wakes_local,
+            wakes_remote,
+            ipis,
+            halts,
+            token_collisions,
+            idle_ns,
+        } = &self.counts;
         CpuStats {
             spawned: spawned.get(),
             exited: exited.get(),
@@ -154,6 +169,7 @@ impl Cpu {
             wakes_remote: wakes_remote.get(),
             ipis: ipis.get(),
             halts: halts.get(),
+            token_collisions: token_collisions.get(),
             idle_time: Duration::from_nanos(idle_ns.get()),
         }
     }
@@ -246,12 +262,18 @@ impl Cpu {
             Err(_) => return Err(RunError::Stopped),
         }
         let _leave = Leave { cpu: self, stays };
+        let mut backoff = Backoff::new();
         while !self.scheduler.is_stopped() {
             let now = self.now();
             // SAFETY: the role is ours, and this is the idle context.
             match unsafe { self.pick() } {
-                // SAFETY: as above, and the thread is suspended: it was on the run queue.
-                next @ Some(_) => unsafe { self.switch(None, next, now) },
+                next @ Some(_) => {
+                    // SAFETY: as above, and the thread is suspended: it was on the run queue.
+                    unsafe { self.switch(None, next, now) };
+                    backoff = Backoff::new();
+                }
+                // SAFETY: as above. Whoever has the tokens of those that are ready does not say when they come free.
+                None if unsafe { self.any_is_ready() } => backoff.snooze(),
                 // SAFETY: as above.
                 None => unsafe { self.idle() },
             }
@@ -267,17 +289,27 @@ impl Cpu {
         let now = self.now();
         if me.hook.block() {
             me.seen.set_state(ThreadState::Blocked);
-            // SAFETY: a context is its thread's own, on its CPU, in thread context.
-            let next = unsafe { self.pick() };
-            if next.is_some_and(|next| ptr::eq(next, me)) {
-                me.seen.set_state(ThreadState::Running);
-            } else {
-                // SAFETY: `me` is the caller, and `next` is suspended: it was on the run queue, where the thread that
-                // runs is not.
-                unsafe { self.switch(Some(me), next, now) };
-            }
+            // SAFETY: a context is its thread's own, on its CPU, in thread context; and `cx` stays where it is.
+            unsafe { self.give_way(me, cx.chain(), cx.chain(), now) };
         }
         me.hook.resume();
+    }
+
+    /// Gives up what the thread holds until it can have that and one token `more`. Others run meanwhile.
+    pub(crate) fn block_for<'a>(
+        &self,
+        cx: &'a mut Cx<'_>,
+        more: impl FnOnce(Option<&'a Link<'a>>) -> Link<'a>,
+    ) {
+        let me = cx.slot();
+        let now = self.now();
+        let held = cx.chain();
+        let wanted = more(held);
+        self.counts.token_collisions.add(1);
+        // SAFETY: a context is its thread's own, on its CPU, in thread context.
+        unsafe { self.local(|local| self.join_the_ready(local, me)) };
+        // SAFETY: as above, and `cx` and `wanted` stay where they are.
+        unsafe { self.give_way(me, held, Some(&wanted), now) };
     }
 
     /// Lets threads that are as important run, if there are any.
@@ -290,19 +322,49 @@ impl Cpu {
             self.collect(local);
             let turn = self.scheduler.is_stopped() || local.run_queue.best().is_some_and(|best| best >= mine);
             if turn {
-                me.seen.set_state(ThreadState::Ready);
-                local.run_queue.push(me, mine);
+                self.join_the_ready(local, me);
             }
             turn
         };
         // SAFETY: a context is its thread's own, on its CPU, in thread context.
-        if !unsafe { self.local(join_the_others) } {
-            return;
+        if unsafe { self.local(join_the_others) } {
+            // SAFETY: as above, and `cx` stays where it is.
+            unsafe { self.give_way(me, cx.chain(), cx.chain(), now) };
         }
+    }
+
+    /// The thread that runs waits for its turn.
+    fn join_the_ready(&self, local: &mut Local, me: &'static Thread) {
+        me.seen.set_state(ThreadState::Ready);
+        local.run_queue.push(me, me.seen.priority());
+    }
+
+    /// Gives up what the thread holds, lets others run, and returns when it is the thread's turn and it has `wanted`.
+    ///
+    /// # Safety
+    /// The caller is `me`, on this CPU, in thread context; it is blocked or on the run queue, and holds `held`. Both
+    /// chains stay where they are until this returns.
+    #[inline]
+    unsafe fn give_way(
+        &self,
+        me: &'static Thread,
+        held: Option<&Link<'_>>,
+        wanted: Option<&Link<'_>>,
+        now: Option<Instant>,
+    ) {
+        if let Some(held) = held {
+            held.give_up();
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { me.wanted.set(wanted) };
         // SAFETY: as above.
         let next = unsafe { self.pick() };
-        // SAFETY: `me` is the caller, and `next` was on the run queue before it.
-        unsafe { self.switch(Some(me), next, now) };
+        if next.is_some_and(|next| ptr::eq(next, me)) {
+            me.seen.set_state(ThreadState::Running);
+        } else {
+            // SAFETY: `me` is the caller, and `next` is suspended: it was on the run queue, and is another thread.
+            unsafe { self.switch(Some(me), next, now) };
+        }
     }
 
     /// Ends the thread. Where threads have stacks of their own it does not return.
@@ -369,7 +431,7 @@ impl Cpu {
         now: Option<Instant>,
     ) -> &Context {
         // SAFETY: as promised by the caller.
-        let since = unsafe { self.local(|local| core::mem::replace(&mut local.since, now)) };
+        let since = unsafe { self.local(|local| mem::replace(&mut local.since, now)) };
         if let (Some(from), Some(since), Some(now)) = (from, since, now) {
             from.seen.run_ns.add(now.saturating_since(since).as_nanos() as u64);
         }
@@ -381,7 +443,8 @@ impl Cpu {
         &to.context
     }
 
-    /// The thread to run next, taken from the run queue; none where the CPU is to be idle, or is to end.
+    /// The thread to run next, taken from the run queue, with its tokens; none where the CPU is to be idle, or is to end.
+    /// Threads whose tokens are not to be had are passed over.
     ///
     /// # Safety
     /// The caller is on this CPU, in thread or idle context.
@@ -390,19 +453,33 @@ impl Cpu {
         if self.scheduler.is_stopped() {
             return None;
         }
+        let mut tries = FIRST_TRIES;
+        let has_its_tokens = |thread: &'static Thread| {
+            let tries = mem::replace(&mut tries, 1);
+            // SAFETY: this is the CPU of the thread, which is on the run queue and so does not run.
+            unsafe { thread.wanted.take(tries) }
+        };
+        let next = |local: &mut Local| {
+            self.collect(local);
+            local.run_queue.pop(has_its_tokens)
+        };
         // SAFETY: as promised by the caller.
-        unsafe {
-            self.local(|local| {
-                self.collect(local);
-                local.run_queue.pop()
-            })
-        }
+        unsafe { self.local(next) }
+    }
+
+    /// Whether threads are ready that were not picked.
+    ///
+    /// # Safety
+    /// As for `pick`.
+    unsafe fn any_is_ready(&self) -> bool {
+        // SAFETY: as promised by the caller.
+        unsafe { self.local(|local| local.run_queue.best().is_some()) }
     }
 
     /// Puts woken and new threads on the run queue.
     #[inline]
     fn collect(&self, local: &mut Local) {
-        let announced = core::mem::take(&mut local.announced);
+        let announced = mem::take(&mut local.announced);
         self.enqueue(local, self.wakes.take(), announced);
     }
 
@@ -410,7 +487,7 @@ impl Cpu {
         for thread in woken {
             let from_elsewhere = thread.hook.is_from_elsewhere();
             // Whoever found the CPU asleep came first.
-            if core::mem::take(&mut announced) && from_elsewhere {
+            if mem::take(&mut announced) && from_elsewhere {
                 self.counts.ipis.add(1);
             }
             if thread.seen.state() == Some(ThreadState::New) {

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::future::Future;
 use core::marker::PhantomData;
+use core::panic::Location;
 use core::pin::Pin;
 use core::task::Context;
 
@@ -11,13 +12,18 @@ use dfly_hal::{CpuId, Instant, TimedOut, Wait};
 use crate::sched::info::ThreadId;
 use crate::sched::scheduler::Scheduler;
 use crate::sched::thread::{Thread, WAKER};
+use crate::token::{Link, Mode, Word};
 
 /// The running thread, in its own hands: what it may wait with.
 ///
 /// A thread gets a `&mut Cx` when it begins, passes it to whatever may block, and cannot give it to another thread or
-/// keep it beyond its end. Tokens will make it a chain: to hold one will borrow this context and give an inner one.
+/// keep it beyond its end. To hold a [token](crate::token) borrows this context and gives an inner one, which is used in
+/// its place for as long as the hold lasts. What blocks gives up all tokens of the thread, whatever context it is
+/// given, and has them again when it returns.
 pub struct Cx<'a> {
     thread: &'static Thread,
+    /// The hold that this context is for, and those before it. None for the thread's first context.
+    link: Option<Link<'a>>,
     /// One thread's, and not to be kept.
     _here: PhantomData<&'a mut *mut ()>,
 }
@@ -26,11 +32,38 @@ impl Cx<'_> {
     /// # Safety
     /// The caller is `thread` and has no other context. The context does not leave it.
     pub(crate) unsafe fn new(thread: &'static Thread) -> Self {
-        Self { thread, _here: PhantomData }
+        Self { thread, link: None, _here: PhantomData }
     }
 
-    /// Lets other threads of the same or a higher priority run, if any are ready. Returns when it is this thread's turn
-    /// again. Threads of a lower priority do not run before this one blocks.
+    /// A context inside of this one, which releases `word` when it is dropped. The caller has it, as `mode` says.
+    #[inline]
+    pub(crate) fn inside<'a>(
+        &'a mut self,
+        word: &'a Word,
+        mode: Mode,
+        at: &'static Location<'static>,
+    ) -> Cx<'a> {
+        let link = Some(Link { word, mode, at, outer: self.chain() });
+        Cx { thread: self.thread, link, _here: PhantomData }
+    }
+
+    /// All that the thread holds, innermost first.
+    #[inline]
+    pub(crate) fn chain(&self) -> Option<&Link<'_>> {
+        self.link.as_ref()
+    }
+
+    /// Blocks until the thread has `word`, as `mode` says, and all that it holds.
+    ///
+    /// # Panics
+    /// If the thread has overflowed its stack.
+    pub(crate) fn block_for(&mut self, word: &Word, mode: Mode, at: &'static Location<'static>) {
+        self.check_stack();
+        self.thread.cpu.block_for(self, |outer| Link { word, mode, at, outer });
+    }
+
+    /// Lets other threads of the same or a higher priority run, if any are ready, and gives all tokens up for as long.
+    /// Returns when it is this thread's turn again. Threads of a lower priority do not run before this one blocks.
     ///
     /// # Panics
     /// If the thread has overflowed its stack.
@@ -70,18 +103,31 @@ impl Cx<'_> {
     }
 }
 
+impl Drop for Cx<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.release();
+        }
+    }
+}
+
+/// `thread 7 (main) on cpu0`
+impl fmt::Display for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {} ({}) on {}", self.seen.id(), self.seen.name(), self.cpu.id())
+    }
+}
+
 #[cold]
 fn overflowed(thread: &Thread) -> ! {
-    panic!(
-        "thread {} ({}) on {} has overflowed its stack of {} bytes",
-        thread.seen.id(),
-        thread.seen.name(),
-        thread.cpu.id(),
-        thread.stack.size().bytes()
-    )
+    panic!("{thread} has overflowed its stack of {} bytes", thread.stack.size().bytes())
 }
 
 /// Blocks by running other threads, or halting the CPU if there are none. Deadlines are the platform's clock's.
+///
+/// All tokens of the thread are given up while it is blocked, and it has all of them when it goes on; it may go on later
+/// for that. The future is polled with the tokens held.
 ///
 /// A wait neither allocates nor takes a lock. One with a deadline sets a timer of the platform's clock, unless an
 /// earlier one of this thread is still to come.

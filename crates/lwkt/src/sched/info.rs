@@ -98,6 +98,8 @@ pub struct CpuStats {
     pub ipis: u64,
     /// How often it halted.
     pub halts: u64,
+    /// How often one of its threads gave way because a token was not to be had.
+    pub token_collisions: u64,
     /// How long it has halted, up to the end of the last halt.
     pub idle_time: Duration,
 }

@@ -23,7 +23,7 @@ mod scheduler;
 mod seen;
 mod stack_size;
 #[expect(unsafe_code, reason = "a slot belongs to one after the other")]
-mod thread;
+pub(crate) mod thread;
 mod wake;
 
 pub use cx::Cx;

@@ -18,6 +18,7 @@ use crate::sched::link::AtomicRef;
 use crate::sched::seen::Seen;
 use crate::sched::wake::{Hook, Node};
 use crate::spec::Spec;
+use crate::token::Wanted;
 
 /// What a thread runs.
 pub(crate) type Main = Box<dyn FnOnce(&mut Cx<'_>) + Send>;
@@ -37,6 +38,8 @@ pub(crate) struct Thread {
     pub(crate) stack: Stack,
     /// Touched by who spawns, before the CPU knows of the thread; after that by the CPU.
     owned: UnsafeCell<Owned>,
+    /// The tokens that it wants back before it runs again: of the thread and its CPU.
+    pub(crate) wanted: Wanted,
     /// The next slot of the CPU; set before the slot can be found.
     pub(crate) next_slot: AtomicRef<Thread>,
     /// For who looks from elsewhere: written by who owns the slot, so without read-modify-writes.
@@ -51,8 +54,8 @@ struct Owned {
 
 const NO_TIMER: u64 = u64::MAX;
 
-// SAFETY: `owned` is touched as its comment says, through the unsafe functions below; `context` by the unsafe functions
-// of the CPU; all else is `Sync`.
+// SAFETY: `owned` is touched as its comment says, through the unsafe functions below; `context` and `wanted` by the unsafe
+// functions of the CPU; all else is `Sync`.
 unsafe impl Sync for Thread {}
 
 impl Node for Thread {
@@ -72,6 +75,7 @@ impl Thread {
             context: Context::new(),
             stack,
             owned: UnsafeCell::new(Owned::default()),
+            wanted: Wanted::default(),
             next_slot: AtomicRef::none(),
             seen: Seen::default(),
         }
