@@ -76,15 +76,7 @@ mod platform;
 #[cfg(any(feature = "std", loom, own_stacks))]
 mod sched;
 mod spec;
-#[cfg(any(
-    feature = "std",
-    loom,
-    all(
-        target_arch = "x86_64",
-        target_pointer_width = "64",
-        not(any(windows, target_os = "uefi", target_os = "cygwin"))
-    )
-))]
+#[cfg(any(feature = "std", loom, own_stacks))]
 pub mod token;
 
 pub use platform::Platform;
