@@ -6,14 +6,15 @@ use crate::{
     project::{LIBRARIES, Project, TOOLS, packages},
     qemu,
     run::Tally,
-    toolchain,
+    toolchain, virt,
 };
 
 pub(crate) fn fmt(project: &Project) -> Result<()> {
     toolchain::components(&["rustfmt"])?;
     project.cargo("fmt --all --check").run()?;
     project.cargo("fmt --manifest-path fuzz/Cargo.toml --check").run()?;
-    project.cargo("fmt --manifest-path examples/pc64/Cargo.toml --check").run()
+    project.cargo("fmt --manifest-path examples/pc64/Cargo.toml --check").run()?;
+    project.cargo("fmt --manifest-path examples/virt/Cargo.toml --check").run()
 }
 
 pub(crate) fn clippy(project: &Project) -> Result<()> {
@@ -22,7 +23,11 @@ pub(crate) fn clippy(project: &Project) -> Result<()> {
     // What is not among the tests is not among all targets either.
     project.cargo("clippy -p vkernel --test pc64 -- -D warnings").run()?;
     toolchain::bare_targets()?;
-    qemu::in_workspace(project, project.cargo("clippy --release -- -D warnings")).run()
+    qemu::in_workspace(project, project.cargo("clippy --release -- -D warnings")).run()?;
+    virt::TARGETS.iter().try_for_each(|target| {
+        let clippy = project.cargo(&format!("clippy --release --target {target} -- -D warnings"));
+        virt::in_workspace(project, clippy).run()
+    })
 }
 
 pub(crate) fn test(project: &Project, tests: &mut Tally) -> Result<()> {
@@ -45,7 +50,12 @@ pub(crate) fn msrv(project: &Project) -> Result<()> {
     let packages = packages(&LIBRARIES) + &packages(&TOOLS);
     project.cargo_of(toolchain::OLDEST, &format!("check --all-features{packages}")).run()?;
     toolchain::target(toolchain::OLDEST, qemu::TARGET)?;
-    qemu::in_workspace(project, project.cargo_of(toolchain::OLDEST, "check --release")).run()
+    qemu::in_workspace(project, project.cargo_of(toolchain::OLDEST, "check --release")).run()?;
+    virt::TARGETS.iter().try_for_each(|target| {
+        toolchain::target(toolchain::OLDEST, target)?;
+        let check = project.cargo_of(toolchain::OLDEST, &format!("check --release --target {target}"));
+        virt::in_workspace(project, check).run()
+    })
 }
 
 pub(crate) fn bare(project: &Project) -> Result<()> {

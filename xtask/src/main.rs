@@ -12,6 +12,7 @@ mod qemu;
 mod run;
 mod source;
 mod toolchain;
+mod virt;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -49,6 +50,8 @@ enum Step {
     Test,
     /// The machine in QEMU keeps its promises, and its shell shows what it shows in a process
     Machine,
+    /// The scheduler keeps its promises on aarch64 and riscv64, in QEMU
+    Virt,
     /// rustdoc, warnings are errors
     Doc,
     /// Libraries and tools check with the oldest supported Rust
@@ -76,7 +79,7 @@ enum Step {
 }
 
 /// What `ci` runs: cheap checks first.
-const CI: [(&str, Step); 15] = [
+const CI: [(&str, Step); 16] = [
     ("ascii", Step::Ascii),
     ("links", Step::Links),
     ("unsafe", Step::Unsafe),
@@ -84,6 +87,7 @@ const CI: [(&str, Step); 15] = [
     ("clippy", Step::Clippy),
     ("test", Step::Test),
     ("machine", Step::Machine),
+    ("virt", Step::Virt),
     ("doc", Step::Doc),
     ("msrv", Step::Msrv),
     ("bare", Step::Bare),
@@ -104,6 +108,7 @@ impl Step {
             Self::Clippy => build::clippy(project),
             Self::Test => build::test(project, tests),
             Self::Machine => machine::run(project, tests),
+            Self::Virt => virt::run(project, tests),
             Self::Doc => build::doc(project),
             Self::Msrv => build::msrv(project),
             Self::Bare => build::bare(project),

@@ -23,6 +23,8 @@ pub(crate) struct Run {
 pub(crate) struct Ended {
     /// It ended by itself, with success.
     pub(crate) success: bool,
+    /// Its status, if it ended by itself.
+    pub(crate) code: Option<i32>,
     /// It had to be stopped.
     pub(crate) timed_out: bool,
     /// What it wrote to stdout.
@@ -115,10 +117,11 @@ impl Run {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Runs it without output for at most `limit`.
+    /// Runs it without input and output for at most `limit`.
     pub(crate) fn run_within(mut self, limit: Duration) -> Result<Ended> {
         let mut child = self
             .command
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -143,6 +146,7 @@ impl Run {
         let Ok(stdout) = reader.join() else { bail!("the reader of stdout panicked") };
         Ok(Ended {
             success: status.is_some_and(|status| status.success()),
+            code: status.and_then(|status| status.code()),
             timed_out: status.is_none(),
             stdout: String::from_utf8_lossy(&stdout?).into_owned(),
         })

@@ -63,6 +63,13 @@ const UNSAFE: &[&str] = &[
     "examples/pc64/src/port.rs",
     "examples/pc64/src/probe.rs",
     "examples/pc64/src/serial.rs",
+    "examples/virt/src/aarch64.rs",
+    "examples/virt/src/heap.rs",
+    "examples/virt/src/platform.rs",
+    "examples/virt/src/probe.rs",
+    "examples/virt/src/registers.rs",
+    "examples/virt/src/riscv64.rs",
+    "examples/virt/src/tree.rs",
     "examples/vkernel/src/host.rs",
 ];
 
