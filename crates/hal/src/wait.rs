@@ -29,6 +29,10 @@ pub trait Wait {
     /// polled at least once, and looked at a last time after the deadline before [`TimedOut`] is returned, so what
     /// completed in time is not missed by a waiter that was late. An implementation should return `Ok` only when `f`
     /// has completed; [`block_on`] does not rely on it.
+    ///
+    /// An implementation may name the place of its caller ([`Location::caller`](core::panic::Location::caller)) to those
+    /// who may not wait; through a `dyn Wait` that is lost.
+    #[track_caller]
     fn wait(
         &mut self,
         f: Pin<&mut dyn Future<Output = ()>>,
@@ -37,6 +41,7 @@ pub trait Wait {
 }
 
 impl<W: Wait + ?Sized> Wait for &mut W {
+    #[track_caller]
     fn wait(
         &mut self,
         f: Pin<&mut dyn Future<Output = ()>>,
@@ -50,6 +55,7 @@ impl<W: Wait + ?Sized> Wait for &mut W {
 /// the wait times out: it can be waited for again.
 ///
 /// What is ready at once is returned without asking `w`, whatever the deadline.
+#[track_caller]
 pub fn block_on<W, F>(w: &mut W, f: F, deadline: Option<Instant>) -> Result<F::Output, TimedOut>
 where
     W: Wait + ?Sized,

@@ -2,6 +2,7 @@
 //! registered once for the whole process.
 #![cfg(not(loom))]
 
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use dfly_msgport::{Body, Own};
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 static TIMES: AtomicUsize = AtomicUsize::new(0);
 
-fn disable() {
+fn disable(_: &'static Location<'static>) {
     DEPTH.fetch_add(1, Ordering::SeqCst);
     TIMES.fetch_add(1, Ordering::SeqCst);
 }

@@ -59,6 +59,7 @@ impl<T> Lock<T> {
 impl<T: ?Sized> Lock<T> {
     /// Takes the lock, spinning until it is free.
     #[inline]
+    #[track_caller]
     pub fn lock(&self) -> LockGuard<'_, T> {
         let alone = NoPreemption::new();
         if !self.attempt() {
@@ -69,6 +70,7 @@ impl<T: ?Sized> Lock<T> {
 
     /// Takes the lock if it is free. Never spins.
     #[inline]
+    #[track_caller]
     pub fn try_lock(&self) -> Option<LockGuard<'_, T>> {
         let alone = NoPreemption::new();
         if self.attempt() { Some(LockGuard { lock: self, _alone: alone, _here: PhantomData }) } else { None }

@@ -1,15 +1,17 @@
 //! How the short lock keeps its thread on its CPU.
 
 use core::marker::PhantomData;
+use core::panic::Location;
 // `core`'s atomic, not the facade's: this is set-up state of the machine, and loom's have no place in a static.
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// How the embedding kernel keeps a thread from being preempted. Both functions nest, never block, and are called in
-/// thread context only.
+/// How the embedding kernel keeps a thread from being preempted. Both functions nest and never block. Interrupt handlers
+/// may come here, too, through code that is for any context: what they disable they enable before they return.
 #[derive(Debug)]
 pub struct PreemptionHooks {
-    /// The calling thread is not preempted from here on.
-    pub disable: fn(),
+    /// The calling thread is not preempted from here on. It is told the place of who wants that: whoever takes a lock. So
+    /// a scheduler can name it if the thread blocks meanwhile.
+    pub disable: fn(&'static Location<'static>),
     /// Undoes one `disable` of the same thread.
     pub enable: fn(),
 }
@@ -29,7 +31,8 @@ static HOOKS: AtomicPtr<PreemptionHooks> = AtomicPtr::new(core::ptr::null_mut())
 ///
 /// ```
 /// use dfly_hal::sync::{PreemptionHooks, register_preemption};
-/// fn enter() { /* the thread's critical-section count += 1 */ }
+/// # use core::panic::Location;
+/// fn enter(_: &'static Location<'static>) { /* the CPU's critical-section count += 1 */ }
 /// fn leave() { /* count -= 1, and switch if somebody asked for it meanwhile */ }
 /// register_preemption(&PreemptionHooks { disable: enter, enable: leave })?;
 /// # Ok::<(), dfly_hal::sync::AlreadyRegistered>(())
@@ -54,14 +57,15 @@ pub struct NoPreemption {
 }
 
 impl NoPreemption {
-    /// Disables preemption, if anybody [registered](register_preemption) how.
+    /// Disables preemption, if anybody [registered](register_preemption) how, in the name of the caller.
     #[inline]
+    #[track_caller]
     #[expect(clippy::new_without_default, reason = "a guard is taken, not defaulted")]
     pub fn new() -> Self {
         // SAFETY: the pointer is null or came from a `&'static PreemptionHooks` in `register_preemption`.
         let hooks = unsafe { HOOKS.load(Ordering::Acquire).as_ref() };
         if let Some(hooks) = hooks {
-            (hooks.disable)();
+            (hooks.disable)(Location::caller());
         }
         Self { hooks, _here: PhantomData }
     }

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -11,9 +12,12 @@ std::thread_local! {
     /// How deep this thread is in sections without preemption, since the hooks were registered.
     static DEPTH: Cell<i32> = const { Cell::new(0) };
     static DEEPEST: Cell<i32> = const { Cell::new(0) };
+    /// The line that disabled it last.
+    static LINE: Cell<u32> = const { Cell::new(0) };
 }
 
-fn disable() {
+fn disable(place: &'static Location<'static>) {
+    LINE.set(place.line());
     DEPTH.set(DEPTH.get() + 1);
     DEEPEST.set(DEEPEST.get().max(DEPTH.get()));
 }
@@ -36,8 +40,8 @@ fn a_lock_keeps_its_thread_from_being_preempted_from_before_the_attempt() {
 
     let (a, b) = (Lock::new(1), Lock::new(2));
     let outer = a.lock();
-    let inner = b.lock();
-    assert_eq!(DEPTH.get(), 2);
+    let (inner, line) = (b.lock(), line!());
+    assert_eq!((DEPTH.get(), LINE.get()), (2, line));
     DEEPEST.set(0);
     assert!(a.try_lock().is_none());
     assert_eq!(
