@@ -38,6 +38,7 @@ const UNSAFE: &[&str] = &[
     "crates/lwkt/src/sched/cpu.rs",
     "crates/lwkt/src/sched/cx.rs",
     "crates/lwkt/src/sched/host.rs",
+    "crates/lwkt/src/sched/ipis.rs",
     "crates/lwkt/src/sched/link.rs",
     "crates/lwkt/src/sched/registry.rs",
     "crates/lwkt/src/sched/thread.rs",

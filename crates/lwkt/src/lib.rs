@@ -33,6 +33,8 @@
 //! | [`Scheduler::run`] | no | until the stop, and see there | no | small; interrupts of an idle CPU are on it |
 //! | [`Scheduler::spawn`] | yes | no: short lock | no | small |
 //! | [`Scheduler::stop`] | no | no | no: wakes those who join | small |
+//! | [`Cx::critical`], [`Cx::should_yield`] | no | no: see [`Crit`] for its end | no | small |
+//! | [`Scheduler::ipi`], [`Scheduler::tick`] | no | no | **yes**, that is what they are for | what messages do |
 //! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
 //! | a thread's waker: wake, clone, drop | no | no | **yes** | small |
 //! | [`Scheduler::current`], [`current`], [`threads`](Scheduler::threads), [`cpu_stats`](Scheduler::cpu_stats) | no | no | yes | a [`ThreadInfo`] |
@@ -48,6 +50,13 @@
 //! Threads on stacks of their own share the thread-locals of the OS thread that is their CPU, if there is one:
 //! [`Scheduler::run`] says what follows from that.
 //!
+//! # Critical sections and short locks
+//!
+//! Whoever has a short lock ([`Lock`](dfly_hal::sync::Lock), [`Spinlock`](lock::Spinlock)) or a [`Crit`] keeps its CPU:
+//! IPI messages and ticks wait until the outermost section ends. Who waits, yields or ends with one open panics, and is
+//! named with the place of the section and its own; the compiler sees most of it before. For locks a kernel calls
+//! [`enable_preemption`] once.
+//!
 //! On bare metal the interrupt entry saves what the interrupted code uses, as always, and runs on the stack that it finds.
 //! A switch saves what a call preserves, and with floating point also those registers and how it rounds: so a kernel that
 //! is built with it turns it on before threads run (`CPACR_EL1`, `mstatus.FS`), and saves the rest in its interrupt
@@ -56,8 +65,7 @@
 //! # Not here yet
 //!
 //! Tokens, critical sections and preemption, migration, sleep queues, and guard pages.
-//! [IPI queues](ipi) and [locks](lock) stand by themselves, and the scheduler does not use them yet. Until there is preemption a thread that holds a [`Lock`](dfly_hal::sync::Lock) while
-//! it waits lets the next thread that wants it spin for ever, as it does on a host.
+//! Until there is preemption an interrupt thread waits until the thread that runs waits or yields.
 //!
 //! # Features
 //!

@@ -11,4 +11,13 @@ pub trait Platform: Cpus + Clock {
     /// machine: disable interrupts; if `ready()`, enable them and return; else enable them and halt in one step. On a
     /// host: if not `ready()`, park, and an IPI unparks. May return for no reason at all: it is called again.
     fn halt(&self, ready: &dyn Fn() -> bool);
+
+    /// Whether the caller must not be switched away from: it is an interrupt handler, or has interrupts off. Otherwise the
+    /// scheduler may do so wherever a short lock or a critical section ends and wherever a thread is woken, to let a
+    /// thread of an [interrupt](crate::Priority::is_interrupt)'s priority run.
+    ///
+    /// By default never with `std`, where nothing interrupts a CPU; without it always, which is safe everywhere.
+    fn in_interrupt(&self) -> bool {
+        cfg!(not(any(feature = "std", loom)))
+    }
 }

@@ -52,6 +52,11 @@ impl Priority {
     pub const fn get(self) -> u8 {
         self.0
     }
+
+    /// Whether threads of this priority preempt less important ones of their CPU: from [`INT_SUPPORT`](Self::INT_SUPPORT) on.
+    pub const fn is_interrupt(self) -> bool {
+        self.0 >= Self::INT_SUPPORT.0
+    }
 }
 
 impl Default for Priority {

@@ -1,6 +1,7 @@
 //! One CPU: its run queue, its wake list, its slots, and how it goes from one thread to the next.
 
 use alloc::boxed::Box;
+use core::panic::Location;
 use core::time::Duration;
 use core::{mem, ptr};
 
@@ -13,11 +14,13 @@ use dfly_msgport::{Own, Pending};
 
 use crate::platform::Platform;
 use crate::sched::arch::{self, Context, Stack};
+use crate::sched::critical::{Attention, Sections};
 use crate::sched::cx::Cx;
 use crate::sched::error::{RunError, SpawnError};
 use crate::sched::handle::Exit;
 use crate::sched::info::{CpuStats, ThreadId, ThreadState};
 use crate::sched::link::AtomicRef;
+use crate::sched::preempt::set_here;
 use crate::sched::run_queue::RunQueue;
 use crate::sched::scheduler::Scheduler;
 use crate::sched::seen::Counter;
@@ -40,6 +43,7 @@ pub(crate) struct Cpu {
     current: AtomicRef<Thread>,
     /// Where the caller of `run` is suspended while a thread runs.
     idle: Context,
+    pub(crate) sections: Sections,
     local: UnsafeCell<Local>,
     /// All slots, ever: a list that only grows.
     slots: AtomicRef<Thread>,
@@ -48,7 +52,7 @@ pub(crate) struct Cpu {
     counts: Counts,
 }
 
-/// Touched by the CPU in thread or idle context only.
+/// Touched by the CPU in thread or idle context only, and inside of a section, so by nobody that interrupts it.
 struct Local {
     run_queue: RunQueue<Thread>,
     /// The thread that has just ended: whoever is switched to frees its slot.
@@ -105,7 +109,7 @@ const LEFT: u8 = 2;
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(id: CpuId, scheduler: &'static Scheduler) -> Self {
+    pub(crate) fn new(id: CpuId, scheduler: &'static Scheduler, attention: &'static Attention) -> Self {
         Self {
             wakes: WakeList::new(),
             id,
@@ -113,6 +117,7 @@ impl Cpu {
             role: AtomicU8::new(OFF),
             current: AtomicRef::none(),
             idle: Context::new(),
+            sections: Sections::new(attention),
             local: UnsafeCell::new(Local {
                 run_queue: RunQueue::new(),
                 ended: None,
@@ -254,68 +259,96 @@ impl Cpu {
 /// By this CPU, in thread or idle context.
 impl Cpu {
     /// Runs threads until the scheduler is stopped. See [`Leave`] for when it calls `stays`.
-    pub(crate) fn run(&self, stays: &dyn Fn()) -> Result<(), RunError> {
+    pub(crate) fn run(&'static self, stays: &dyn Fn()) -> Result<(), RunError> {
         // Acquire: see `stop`.
         match self.role.compare_exchange(OFF, ON, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {}
             Err(ON) => return Err(RunError::Running(self.id)),
             Err(_) => return Err(RunError::Stopped),
         }
-        let _leave = Leave { cpu: self, stays };
+        let _leave = Leave { cpu: self, stays, before: set_here(Some(self)) };
+        // Refused only on no CPU.
+        let _ = self.scheduler.ipis().start();
         let mut backoff = Backoff::new();
         while !self.scheduler.is_stopped() {
             let now = self.now();
+            self.sections.open();
             // SAFETY: the role is ours, and this is the idle context.
-            match unsafe { self.pick() } {
-                next @ Some(_) => {
-                    // SAFETY: as above, and the thread is suspended: it was on the run queue.
-                    unsafe { self.switch(None, next, now) };
-                    backoff = Backoff::new();
-                }
-                // SAFETY: as above. Whoever has the tokens of those that are ready does not say when they come free.
-                None if unsafe { self.any_is_ready() } => backoff.snooze(),
+            let next = unsafe { self.pick() };
+            if next.is_some() {
+                // SAFETY: as above, and the thread is suspended: it was on the run queue.
+                unsafe { self.switch(None, next, now) };
+                backoff = Backoff::new();
+            }
+            // SAFETY: as above.
+            let waits_for_tokens = next.is_none() && unsafe { self.any_is_ready() };
+            self.leave();
+            if waits_for_tokens {
+                // Whoever has the tokens of those that are ready does not say when they come free.
+                backoff.snooze();
+            } else if next.is_none() {
                 // SAFETY: as above.
-                None => unsafe { self.idle() },
+                unsafe { self.idle() };
             }
         }
         Ok(())
     }
 
     /// Blocks the thread until somebody wakes it, unless somebody has woken it since it last began to look.
+    ///
+    /// # Panics
+    /// If it has a section open: it is not to be preempted.
     #[inline]
+    #[track_caller]
     pub(crate) fn block(&self, cx: &mut Cx<'_>) {
         let me = cx.slot();
+        self.check_no_section(me, "waits", Location::caller());
         // What the platform does comes first: a panic in it leaves everything as it was.
         let now = self.now();
+        // From here on to the end of the switch nothing else may run on this thread.
+        self.sections.open();
         if me.hook.block() {
             me.seen.set_state(ThreadState::Blocked);
             // SAFETY: a context is its thread's own, on its CPU, in thread context; and `cx` stays where it is.
             unsafe { self.give_way(me, cx.chain(), cx.chain(), now) };
         }
         me.hook.resume();
+        self.leave();
     }
 
     /// Gives up what the thread holds until it can have that and one token `more`. Others run meanwhile.
+    ///
+    /// # Panics
+    /// As [`block`](Self::block).
     pub(crate) fn block_for<'a>(
         &self,
         cx: &'a mut Cx<'_>,
+        at: &'static Location<'static>,
         more: impl FnOnce(Option<&'a Link<'a>>) -> Link<'a>,
     ) {
         let me = cx.slot();
+        self.check_no_section(me, "waits for a token", at);
         let now = self.now();
         let held = cx.chain();
         let wanted = more(held);
+        self.sections.open();
         self.counts.token_collisions.add(1);
         // SAFETY: a context is its thread's own, on its CPU, in thread context.
         unsafe { self.local(|local| self.join_the_ready(local, me)) };
         // SAFETY: as above, and `cx` and `wanted` stay where they are.
         unsafe { self.give_way(me, held, Some(&wanted), now) };
+        self.leave();
     }
 
     /// Lets threads that are as important run, if there are any.
+    ///
+    /// # Panics
+    /// As [`block`](Self::block).
     #[inline]
+    #[track_caller]
     pub(crate) fn yield_from(&self, cx: &mut Cx<'_>) {
         let me = cx.slot();
+        self.check_no_section(me, "yields", Location::caller());
         let now = self.now();
         let mine = me.seen.priority();
         let join_the_others = |local: &mut Local| {
@@ -326,11 +359,37 @@ impl Cpu {
             }
             turn
         };
+        self.sections.open();
         // SAFETY: a context is its thread's own, on its CPU, in thread context.
         if unsafe { self.local(join_the_others) } {
             // SAFETY: as above, and `cx` stays where it is.
             unsafe { self.give_way(me, cx.chain(), cx.chain(), now) };
         }
+        self.leave();
+    }
+
+    /// Whether somebody's turn has come who is more important than the thread, or as important and a tick has passed.
+    #[inline]
+    pub(crate) fn should_yield(&self, me: &Thread) -> bool {
+        self.sections.open();
+        // Ticks and messages that wait come first.
+        self.leave();
+        let is_over = self.sections.turn_is_over.load(Ordering::Relaxed);
+        if !is_over && self.wakes.is_empty() {
+            return false;
+        }
+        self.sections.open();
+        let collect = |local: &mut Local| {
+            self.collect(local);
+            local.run_queue.best()
+        };
+        // SAFETY: the caller is the thread, on this CPU.
+        let best = unsafe { self.local(collect) };
+        let mine = me.seen.priority();
+        let should = best.is_some_and(|best| best > mine || is_over && best == mine);
+        self.sections.turn_is_over.store(should, Ordering::Relaxed);
+        self.leave();
+        should
     }
 
     /// The thread that runs waits for its turn.
@@ -373,6 +432,7 @@ impl Cpu {
     /// The caller is `me`, on its own stack, and returns at once where this returns.
     pub(crate) unsafe fn exit(&self, me: &'static Thread) {
         let now = self.now();
+        self.sections.open();
         // SAFETY: the caller is on this CPU, in thread context.
         unsafe { self.local(|local| local.ended = Some(me)) };
         // SAFETY: as above.
@@ -387,7 +447,7 @@ impl Cpu {
     /// nobody is on any more.
     ///
     /// # Safety
-    /// The caller is on this CPU, in thread or idle context, and was switched to.
+    /// The caller is on this CPU, in thread or idle context, and was switched to. A section is open, which it has now.
     #[inline]
     pub(crate) unsafe fn arrived(&self) {
         // SAFETY: as promised by the caller.
@@ -402,7 +462,7 @@ impl Cpu {
     /// Goes from one context to another; `None` is the idle one. Returns when somebody goes back to `from`.
     ///
     /// # Safety
-    /// The caller is `from`, on this CPU, and `to` is suspended, here.
+    /// The caller is `from`, on this CPU, with a section open, and `to` is suspended, here.
     #[inline]
     unsafe fn switch(
         &self,
@@ -437,6 +497,7 @@ impl Cpu {
         }
         self.counts.switches.add(1);
         self.current.store(to);
+        self.sections.turn_is_over.store(false, Ordering::Relaxed);
         let Some(to) = to else { return &self.idle };
         to.seen.switches.add(1);
         to.seen.set_state(ThreadState::Running);
@@ -511,10 +572,14 @@ impl Cpu {
         if !self.wakes.announce_sleep() {
             return;
         }
+        self.sections.open();
         // SAFETY: as promised by the caller.
         unsafe { self.local(|local| local.announced = true) };
+        self.sections.close();
         self.counts.halts.add(1);
-        self.platform().halt(&|| self.wakes.is_awake() || self.scheduler.is_stopped());
+        let attention = self.sections.attention();
+        self.platform()
+            .halt(&|| self.wakes.is_awake() || attention.is_called() || self.scheduler.is_stopped());
         self.counts.idle_ns.add(self.platform().now().saturating_since(begin).as_nanos() as u64);
     }
 
@@ -538,7 +603,8 @@ impl Cpu {
     }
 
     /// # Safety
-    /// The caller is on this CPU, in thread or idle context, or has its role; `f` neither switches nor comes here again.
+    /// The caller is on this CPU, in thread or idle context, with a section open, or has its role; `f` neither switches nor
+    /// comes here again.
     #[inline]
     unsafe fn local<R>(&self, f: impl FnOnce(&mut Local) -> R) -> R {
         // SAFETY: as promised by the caller, so nobody else has a reference.
@@ -562,10 +628,17 @@ impl Cpu {
 struct Leave<'a> {
     cpu: &'a Cpu,
     stays: &'a dyn Fn(),
+    /// The CPU that the OS thread was before.
+    before: Option<&'static Cpu>,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        // What a panic of the platform has left open.
+        self.cpu.sections.forget();
+        // Others that wait for this CPU are served first. Refused only inside of a callback.
+        let _ = self.cpu.scheduler.ipis().stop();
+        set_here(self.before);
         // SAFETY: the role is the caller's, who is in the idle context and switches to no thread any more.
         let any_is_left = unsafe { self.cpu.abandon() };
         self.cpu.role.store(LEFT, Ordering::Release);

@@ -56,25 +56,26 @@ impl Cx<'_> {
     /// Blocks until the thread has `word`, as `mode` says, and all that it holds.
     ///
     /// # Panics
-    /// If the thread has overflowed its stack.
+    /// If the thread has overflowed its stack, or has a section open.
     pub(crate) fn block_for(&mut self, word: &Word, mode: Mode, at: &'static Location<'static>) {
         self.check_stack();
-        self.thread.cpu.block_for(self, |outer| Link { word, mode, at, outer });
+        self.thread.cpu().block_for(self, at, |outer| Link { word, mode, at, outer });
     }
 
     /// Lets other threads of the same or a higher priority run, if any are ready, and gives all tokens up for as long.
     /// Returns when it is this thread's turn again. Threads of a lower priority do not run before this one blocks.
     ///
     /// # Panics
-    /// If the thread has overflowed its stack.
+    /// If the thread has overflowed its stack, or has a short lock or a critical section that it has forgotten.
+    #[track_caller]
     pub fn yield_now(&mut self) {
         self.check_stack();
-        self.thread.cpu.yield_from(self);
+        self.thread.cpu().yield_from(self);
     }
 
     /// The scheduler that runs this thread.
     pub fn scheduler(&self) -> &'static Scheduler {
-        self.thread.cpu.scheduler()
+        self.thread.cpu().scheduler()
     }
 
     /// This thread's number.
@@ -84,7 +85,7 @@ impl Cx<'_> {
 
     /// The CPU that this thread is on, always the same.
     pub fn cpu(&self) -> CpuId {
-        self.thread.cpu.id()
+        self.thread.cpu().id()
     }
 
     /// The thread, in whose own hands this is.
@@ -115,7 +116,7 @@ impl Drop for Cx<'_> {
 /// `thread 7 (main) on cpu0`
 impl fmt::Display for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} ({}) on {}", self.seen.id(), self.seen.name(), self.cpu.id())
+        write!(f, "thread {} ({}) on {}", self.seen.id(), self.seen.name(), self.cpu().id())
     }
 }
 
@@ -148,7 +149,7 @@ impl Wait for Cx<'_> {
             if late {
                 return Err(TimedOut);
             }
-            let is_late = |at| thread.cpu.platform().now() >= at;
+            let is_late = |at| thread.cpu().platform().now() >= at;
             late = deadline.is_some_and(is_late);
             if late {
                 continue;
@@ -157,7 +158,7 @@ impl Wait for Cx<'_> {
                 thread.set_timer(at);
             }
             self.check_stack();
-            thread.cpu.block(self);
+            thread.cpu().block(self);
             late = deadline.is_some_and(is_late);
         }
         Ok(())

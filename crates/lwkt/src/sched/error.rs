@@ -14,6 +14,9 @@ pub enum ConfigError {
     /// The size of stacks is out of range.
     #[error("the default stack: {0}")]
     Stack(SpawnError),
+    /// The IPI queues cannot be made.
+    #[error("the IPI queues: {0}")]
+    Ipis(#[from] crate::ipi::SetupError),
 }
 
 /// A thread was not started. What it was to run has been dropped.

@@ -6,6 +6,7 @@
 mod arch;
 #[expect(unsafe_code, reason = "each CPU is the only one to touch its queues, and goes from stack to stack")]
 mod cpu;
+mod critical;
 #[expect(unsafe_code, reason = "a context speaks for its thread")]
 mod cx;
 mod error;
@@ -14,8 +15,11 @@ mod handle;
 #[expect(unsafe_code, reason = "it says which CPU the caller is")]
 pub mod host;
 mod info;
+#[expect(unsafe_code, reason = "it says which CPU the caller is on")]
+mod ipis;
 #[expect(unsafe_code, reason = "pointers to what is never freed")]
 mod link;
+mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
 mod run_queue;
@@ -26,9 +30,13 @@ mod stack_size;
 pub(crate) mod thread;
 mod wake;
 
+pub use critical::Crit;
 pub use cx::Cx;
 pub use error::{ConfigError, JoinError, RunError, SpawnError};
 pub use handle::Handle;
 pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
+pub use ipis::{Ipis, SchedulerCpus};
+#[cfg(not(loom))]
+pub use preempt::enable_preemption;
 pub use registry::current;
 pub use scheduler::Scheduler;

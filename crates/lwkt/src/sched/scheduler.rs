@@ -10,10 +10,12 @@ use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::platform::Platform;
 use crate::sched::arch;
 use crate::sched::cpu::Cpu;
+use crate::sched::critical::Attention;
 use crate::sched::cx::Cx;
 use crate::sched::error::{ConfigError, RunError, SpawnError};
 use crate::sched::handle::Handle;
 use crate::sched::info::{CpuStats, ThreadId, ThreadInfo};
+use crate::sched::ipis::{Ipis, SchedulerCpus};
 use crate::sched::link::AtomicRef;
 use crate::sched::registry;
 use crate::sched::stack_size::StackSize;
@@ -29,6 +31,7 @@ pub struct Scheduler {
     config: Config,
     stopped: AtomicBool,
     last_id: AtomicU64,
+    ipis: Ipis,
     /// One for each CPU of the platform. Filled once the scheduler has its address, because each knows its scheduler.
     cpus: Box<[AtomicRef<Cpu>]>,
 }
@@ -43,15 +46,19 @@ impl Scheduler {
         if count == 0 {
             return Err(ConfigError::NoCpu);
         }
+        let attention: &'static [Attention] =
+            Box::leak((0..count).map(|_| Attention::new()).collect::<Box<[_]>>());
+        let ipis = Ipis::new(SchedulerCpus::new(platform.clone(), attention))?;
         let scheduler: &'static Self = Box::leak(Box::new(Self {
             platform,
             config,
             stopped: AtomicBool::new(false),
             last_id: AtomicU64::new(0),
+            ipis,
             cpus: (0..count).map(|_| AtomicRef::none()).collect(),
         }));
-        for (id, cpu) in (0..).map(CpuId).zip(&scheduler.cpus) {
-            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler)))));
+        for ((id, cpu), attention) in (0..).map(CpuId).zip(&scheduler.cpus).zip(attention) {
+            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler, attention)))));
         }
         registry::add(scheduler);
         Ok(scheduler)
@@ -116,6 +123,35 @@ impl Scheduler {
         cpu.spawn(size, id, &spec, Box::new(f)).map(|ended| Handle::new(id, ended))
     }
 
+    /// What CPUs ask of each other: closures that run on another CPU, in the order in which they were sent
+    /// ([`send`](Ipis::send)), or on many together ([`run_on`](Ipis::run_on), [`interlocked`](Ipis::interlocked)).
+    ///
+    /// A CPU takes part while it [runs](Self::run). It handles messages in its [interrupt handler](Self::ipi); where
+    /// nothing interrupts a thread, as on a host, at its next safe point: when it switches, when a critical section
+    /// ends, a short lock with [`enable_preemption`](crate::enable_preemption), and when it is idle. So a thread of a
+    /// host that computes without any of these keeps others waiting. A callback that panics ends the thread that it is
+    /// called on, or the CPU where that is idle.
+    pub fn ipis(&self) -> &Ipis {
+        &self.ipis
+    }
+
+    /// What the machine's IPI handler calls: handles the calling CPU's messages, unless the code that was interrupted is in
+    /// a critical section, which handles them when it ends. A handler that ends with
+    /// [`interrupt_exit`](Self::interrupt_exit) need not call it.
+    pub fn ipi(&self) {
+        if self.cpu(self.this()).is_some_and(|cpu| cpu.sections.count() == 0) {
+            self.ipis.drain();
+        }
+    }
+
+    /// The handler of the scheduler clock on the calling CPU: some 100 times in a second at most, where the CPU is not
+    /// idle. Whoever runs [should yield](Cx::should_yield) to its equals, and passive IPI messages are handled.
+    pub fn tick(&self) {
+        if let Some(cpu) = self.cpu(self.this()) {
+            cpu.tick();
+        }
+    }
+
     /// The thread that runs on the calling CPU. From any context, panics and interrupts included.
     pub fn current(&self) -> Option<ThreadInfo> {
         self.cpu(self.this())?.current()?.info()
@@ -154,7 +190,7 @@ impl Scheduler {
         Arc::as_ptr(&self.platform).cast()
     }
 
-    fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {
+    pub(crate) fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {
         self.cpus.get(id.index())?.load()
     }
 

@@ -46,7 +46,7 @@ impl Seen {
         let info = ThreadInfo {
             id: ThreadId(id),
             name: Name::from_words(words),
-            cpu: thread.cpu.id(),
+            cpu: thread.cpu().id(),
             priority: self.priority(),
             state: self.state()?,
             switches: self.switches.get(),

@@ -1,6 +1,7 @@
 //! A thread, as the scheduler sees it: a slot that is used again and never freed.
 
 use alloc::boxed::Box;
+use core::panic::Location;
 use core::task::{RawWaker, RawWakerVTable, Waker};
 
 use dfly_hal::Instant;
@@ -15,6 +16,7 @@ use crate::sched::cx::Cx;
 use crate::sched::handle::{Exit, Outcome};
 use crate::sched::info::{ThreadId, ThreadInfo, ThreadState};
 use crate::sched::link::AtomicRef;
+use crate::sched::preempt::set_here;
 use crate::sched::seen::Seen;
 use crate::sched::wake::{Hook, Node};
 use crate::spec::Spec;
@@ -33,7 +35,7 @@ pub(crate) struct Thread {
     pub(crate) hook: Hook<Thread>,
     /// When the timer goes off that was set last and has not gone off yet, in nanoseconds; [`NO_TIMER`] if none.
     timer: AtomicU64,
-    pub(crate) cpu: &'static Cpu,
+    cpu: &'static Cpu,
     pub(crate) context: Context,
     pub(crate) stack: Stack,
     /// Touched by who spawns, before the CPU knows of the thread; after that by the CPU.
@@ -66,6 +68,12 @@ impl Node for Thread {
 }
 
 impl Thread {
+    /// The CPU that the thread belongs to.
+    #[inline]
+    pub(crate) fn cpu(&self) -> &'static Cpu {
+        self.cpu
+    }
+
     /// An empty slot.
     pub(crate) fn new(cpu: &'static Cpu, stack: Stack) -> Self {
         Self {
@@ -141,7 +149,7 @@ impl Thread {
     fn wake(&'static self) {
         if self.hook.notify() {
             // A CPU that has stopped refuses it, and there is nobody to tell.
-            let _refused = self.cpu.deliver(self);
+            let _refused = self.cpu().deliver(self);
         }
     }
 
@@ -155,7 +163,7 @@ impl Thread {
         // Before the timer is set: it may go off at once. Relaxed: the wake that follows its going off orders this.
         self.timer.store(at_ns, Ordering::Relaxed);
         let not_set = NotSet(&self.timer);
-        self.cpu.platform().wake_at(at, &self.waker(&TIMER));
+        self.cpu().platform().wake_at(at, &self.waker(&TIMER));
         core::mem::forget(not_set);
     }
 
@@ -210,9 +218,11 @@ fn timer_went_off(this: *const ()) {
 extern "C" fn begin(this: *const ()) {
     // SAFETY: `fill` has passed a `&'static Thread`.
     let this: &'static Thread = unsafe { &*this.cast() };
-    arch::enter(this.cpu.id(), this.cpu.scheduler().platform_address());
+    let cpu = this.cpu();
+    arch::enter(cpu.id(), cpu.scheduler().platform_address());
+    set_here(Some(cpu));
     // SAFETY: this is the thread, and it has just been switched to.
-    unsafe { this.cpu.arrived() };
+    unsafe { cpu.arrived() };
     this.hook.resume();
     // SAFETY: this is the thread; nobody else touches its slot now.
     let main = unsafe { this.owned(|owned| owned.main.take()) };
@@ -225,16 +235,29 @@ extern "C" fn begin(this: *const ()) {
         exit.outcome = outcome;
         exit.complete();
     }
+    this.cpu().sections.forget();
+    if !arch::ON_THE_CPUS_OWN {
+        // The OS thread speaks for no CPU any more.
+        set_here(None);
+    }
     // SAFETY: this is the thread, and nothing is left on its stack that needs to be dropped.
-    unsafe { this.cpu.exit(this) }
+    unsafe { this.cpu().exit(this) }
 }
 
 #[cfg(feature = "std")]
 fn run(main: Main, cx: &mut Cx<'_>) -> Outcome {
-    let returned = returns(|| main(cx));
+    let returned = returns(|| whole(main, cx));
     // Also after a panic, which may be of the overflow's making.
     let is_whole = returns(|| cx.check_stack());
     if returned && is_whole { Outcome::Returned } else { Outcome::Panicked }
+}
+
+/// What a thread does between its first switch, in whose section it is, and its last.
+fn whole(main: Main, cx: &mut Cx<'_>) {
+    cx.slot().cpu().leave();
+    main(cx);
+    let me = cx.slot();
+    me.cpu().check_no_section(me, "ends", Location::caller());
 }
 
 /// Whether `f` returns, and does not panic.
@@ -251,7 +274,7 @@ fn returns(f: impl FnOnce()) -> bool {
 
 #[cfg(not(feature = "std"))]
 fn run(main: Main, cx: &mut Cx<'_>) -> Outcome {
-    main(cx);
+    whole(main, cx);
     cx.check_stack();
     Outcome::Returned
 }

@@ -146,6 +146,12 @@ impl<T: Node> WakeList<T> {
         !matches!(self.head.load(), Head::Asleep)
     }
 
+    /// Whether there is nothing to take.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.head.load(), Head::Empty)
+    }
+
     /// (8) Takes all there is and refuses what comes after. By the CPU only.
     pub(crate) fn close(&self) -> Chain<T> {
         Chain::reversed(self.head.take(Head::Closed))
