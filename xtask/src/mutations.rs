@@ -125,7 +125,7 @@ fn catch(project: &Project, scratch: &Scratch, patch: &Patch) -> Result<String> 
 /// The test that failed.
 fn verdict(ended: &Ended) -> Result<String> {
     ensure!(!ended.timed_out, "a model still runs after {} s", LIMIT.as_secs());
-    ensure!(!ended.success, "nothing fails");
+    ensure!(!ended.is_success(), "nothing fails");
     let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
     let begun = |line: &str| Some(line.strip_prefix("test ")?.split_once(" ...")?.0.to_owned());
     // A panic while panicking ends the process before the harness can say which test it was.
@@ -207,18 +207,18 @@ fn remove_others(root: &Path, folder: &Path, files: &HashSet<PathBuf>) -> Result
 mod tests {
     use super::*;
 
-    fn ended(success: bool, stdout: &str) -> Ended {
-        Ended { success, timed_out: false, stdout: stdout.into() }
+    fn ended(code: i32, stdout: &str) -> Ended {
+        Ended { code: Some(code), timed_out: false, stdout: stdout.into() }
     }
 
     #[test]
     fn a_failed_test_or_an_abort_catches_a_mutation_and_a_hang_does_not() {
         let stdout = "running 2 tests\ntest a ... ok\ntest b::c ... FAILED\n";
-        assert_eq!(verdict(&ended(false, stdout)).unwrap(), "b::c");
-        assert_eq!(verdict(&ended(false, "test a ... ok\n")).unwrap(), "an abort after a");
-        assert!(verdict(&ended(true, "test a ... ok\n")).is_err());
-        assert!(verdict(&ended(true, "running 0 tests\n")).is_err());
-        assert!(verdict(&Ended { success: false, timed_out: true, stdout: String::new() }).is_err());
+        assert_eq!(verdict(&ended(101, stdout)).unwrap(), "b::c");
+        assert_eq!(verdict(&ended(101, "test a ... ok\n")).unwrap(), "an abort after a");
+        assert!(verdict(&ended(0, "test a ... ok\n")).is_err());
+        assert!(verdict(&ended(0, "running 0 tests\n")).is_err());
+        assert!(verdict(&Ended { code: None, timed_out: true, stdout: String::new() }).is_err());
     }
 
     #[test]

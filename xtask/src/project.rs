@@ -10,8 +10,16 @@ use anyhow::{Context, Result};
 use crate::run::Run;
 
 /// The published libraries, lowest floor first.
-pub(crate) const LIBRARIES: [&str; 8] =
-    ["dfly-hal", "dfly-msgport", "dfly-lwkt", "dfly-bio", "dfly-nvme", "dfly-ahci", "dfly-vfs", "dfly-hammer"];
+pub(crate) const LIBRARIES: [&str; 8] = [
+    "dfly-hal",
+    "dfly-msgport",
+    "dfly-lwkt",
+    "dfly-bio",
+    "dfly-nvme",
+    "dfly-ahci",
+    "dfly-vfs",
+    "dfly-hammer",
+];
 
 /// The programs that a user builds with the oldest supported Rust.
 pub(crate) const TOOLS: [&str; 1] = ["hammer-tools"];

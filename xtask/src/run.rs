@@ -21,14 +21,19 @@ pub(crate) struct Run {
 
 /// How a program with a time limit ended.
 pub(crate) struct Ended {
-    /// It ended by itself, with success.
-    pub(crate) success: bool,
-    /// Its status, if it ended by itself.
+    /// Its exit status, if it ended by itself.
     pub(crate) code: Option<i32>,
     /// It had to be stopped.
     pub(crate) timed_out: bool,
     /// What it wrote to stdout.
     pub(crate) stdout: String,
+}
+
+impl Ended {
+    /// Whether it ended by itself, with success.
+    pub(crate) fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
 }
 
 impl Run {
@@ -145,7 +150,6 @@ impl Run {
         };
         let Ok(stdout) = reader.join() else { bail!("the reader of stdout panicked") };
         Ok(Ended {
-            success: status.is_some_and(|status| status.success()),
             code: status.and_then(|status| status.code()),
             timed_out: status.is_none(),
             stdout: String::from_utf8_lossy(&stdout?).into_owned(),
@@ -223,7 +227,7 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_stopped() {
         let ended = Run::new("sleep").arg("60").run_within(Duration::from_millis(30)).unwrap();
-        assert!(ended.timed_out && !ended.success);
+        assert!(ended.timed_out && !ended.is_success());
     }
 
     #[test]

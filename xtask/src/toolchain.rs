@@ -64,7 +64,7 @@ pub(crate) fn program(name: &str, package: &str) -> Result<()> {
             .arg("-c")
             .arg(format!("command -v {name} >/dev/null"))
             .run_within(Duration::from_secs(10))
-            .is_ok_and(|ended| ended.success)
+            .is_ok_and(|ended| ended.is_success())
     };
     if !there() {
         Run::new("apt-get").words("install --yes --no-install-recommends").arg(package).run_aside()?;
