@@ -92,7 +92,20 @@ pub struct BlockmapEntry {
     pub entry_crc: U32,
 }
 
+impl BlockmapEntry {
+    /// Bytes that [`Self::entry_crc`] covers.
+    pub const CRC_LEN: usize = 36;
+}
+
 impl VolumeHeader {
+    /// The bytes that [`Self::vol_crc`] covers: those before it and those behind it. Both checksums are combined by
+    /// exclusive or.
+    pub fn crc_bytes(&self) -> (&[u8], &[u8]) {
+        let at = core::mem::offset_of!(Self, vol_crc);
+        let (before, rest) = self.as_bytes().split_at(at);
+        (before, rest.get(size_of::<U32>()..).unwrap_or_default())
+    }
+
     /// The label up to its first NUL.
     pub fn label(&self) -> &[u8] {
         until_nul(&self.vol_label)
