@@ -220,12 +220,14 @@ impl<T: Body> Taker<'_, T> {
             .head
             .compare_exchange(ptr::null_mut(), waiting, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
-        if !armed {
-            // Nobody saw it: the cell is still the taker's.
-            inbox.full.store(false, Ordering::Relaxed);
-        }
         drop(old);
-        if armed { Sleep::Armed } else { Sleep::News }
+        if armed {
+            return Sleep::Armed;
+        }
+        // SAFETY: nobody saw it WAITING: the cell is still the taker's.
+        drop(unsafe { inbox.with_waker(mem::take) });
+        inbox.full.store(false, Ordering::Relaxed);
+        Sleep::News
     }
 }
 

@@ -77,8 +77,9 @@ impl<T: Body> Port<T> for WakerPort<T> {
     }
 
     fn sweep(&self) {
-        // Relaxed: the nudge that follows shows it to the receiver.
-        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        // Release: a receiver that sees the count sees whose wish it stands for (pairs with the Acquire in `is_swept`).
+        // The nudge that follows has one that is going to sleep see the count.
+        self.sweeps.fetch_add(1, Ordering::Release);
         self.inbox.nudge().into_iter().for_each(Waker::wake);
     }
 }
@@ -164,7 +165,7 @@ impl<T: Body> WakerReceiver<'_, T> {
     }
 
     fn is_swept(&mut self) -> bool {
-        let sweeps = self.port.sweeps.load(Ordering::Relaxed);
+        let sweeps = self.port.sweeps.load(Ordering::Acquire);
         let seen = core::mem::replace(&mut self.sweeps_seen, sweeps);
         self.stats.sweeps += sweeps.wrapping_sub(seen) as u64;
         if sweeps == seen {
