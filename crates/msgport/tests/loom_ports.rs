@@ -268,9 +268,9 @@ fn what_two_push_one_takes_in_each_ones_order() {
     });
 }
 
-#[test]
-fn a_waker_port_wakes_a_receiver_that_sleeps_again_with_another_waker() {
-    loom::model(|| {
+/// Receives both messages of a client, waiting to be woken only when it has looked in vain so often.
+fn receive_two(looks_in_vain: usize) {
+    loom::model(move || {
         let drops = Arc::new(Counter::new(0));
         let port = loom::sync::Arc::new(Lockless::new());
         let client = {
@@ -289,6 +289,9 @@ fn a_waker_port_wakes_a_receiver_that_sleeps_again_with_another_waker() {
             match receiver.poll_next(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Event::Arrived(request)) => values += request.value,
                 Poll::Ready(_) => panic!("nothing else comes"),
+                // It has woken itself: the other thread is to go on.
+                Poll::Pending if flag.woken() => thread::yield_now(),
+                Poll::Pending if flags.len() < looks_in_vain => {}
                 Poll::Pending => flag.wait(),
             }
             drop(waker);
@@ -299,6 +302,17 @@ fn a_waker_port_wakes_a_receiver_that_sleeps_again_with_another_waker() {
         assert!(flags.iter().all(|flag| Arc::strong_count(flag) == 1), "a waker stays behind");
         assert_eq!(drops.load(SeqCst), 2);
     });
+}
+
+#[test]
+fn a_waker_port_wakes_a_receiver_that_sleeps_again_with_another_waker() {
+    receive_two(0);
+}
+
+/// So it may find its waker in the hands of the sender that it has the message of.
+#[test]
+fn a_waker_port_wakes_a_receiver_that_looks_before_it_is_woken() {
+    receive_two(3);
 }
 
 #[test]
