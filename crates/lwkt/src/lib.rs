@@ -83,6 +83,8 @@ pub mod lock;
 mod platform;
 #[cfg(any(feature = "std", loom, own_stacks))]
 mod sched;
+#[cfg(any(feature = "std", loom, own_stacks))]
+pub mod sleep;
 mod spec;
 #[cfg(any(feature = "std", loom, own_stacks))]
 pub mod token;

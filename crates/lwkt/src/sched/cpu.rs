@@ -6,7 +6,7 @@ use core::time::Duration;
 use core::{mem, ptr};
 
 use dfly_hal::sync::Lock;
-use dfly_hal::sync::atomic::{AtomicU8, Ordering};
+use dfly_hal::sync::atomic::{AtomicU8, Ordering, fence};
 use dfly_hal::sync::cell::UnsafeCell;
 use dfly_hal::sync::hint::Backoff;
 use dfly_hal::{CpuId, Instant};
@@ -27,6 +27,7 @@ use crate::sched::seen::Counter;
 use crate::sched::stack_size::StackSize;
 use crate::sched::thread::{Main, Thread};
 use crate::sched::wake::{Chain, Pushed, WakeList};
+use crate::sleep::{Channel, Left, Sleepers};
 use crate::spec::{RunTime, Spec};
 use crate::token::Link;
 
@@ -45,6 +46,7 @@ pub(crate) struct Cpu {
     idle: Context,
     pub(crate) sections: Sections,
     local: UnsafeCell<Local>,
+    sleepers: Sleepers<Thread>,
     /// All slots, ever: a list that only grows.
     slots: AtomicRef<Thread>,
     /// Slots that may be used again, by size of their stack.
@@ -124,6 +126,7 @@ impl Cpu {
                 since: None,
                 announced: false,
             }),
+            sleepers: Sleepers::new(),
             slots: AtomicRef::none(),
             free: Lock::new([FreeList::default(); StackSize::COUNT]),
             counts: Counts::default(),
@@ -147,6 +150,11 @@ impl Cpu {
 
     pub(crate) fn current(&self) -> Option<&'static Thread> {
         self.current.load()
+    }
+
+    #[inline]
+    pub(crate) fn sleepers(&self) -> &Sleepers<Thread> {
+        &self.sleepers
     }
 
     /// All slots, the newest first.
@@ -242,6 +250,13 @@ impl Cpu {
             Pushed::Closed => return true,
         }
         false
+    }
+
+    /// Sees to it that the CPU looks at what was asked of its sleepers.
+    pub(crate) fn nudge(&self) {
+        if self.wakes.end_sleep() && self.scheduler.this() != self.id {
+            self.platform().raise_ipi(self.id);
+        }
     }
 
     /// Ends the CPU, once the scheduler says that it is stopped.
@@ -540,27 +555,56 @@ impl Cpu {
     /// Puts woken and new threads on the run queue.
     #[inline]
     fn collect(&self, local: &mut Local) {
-        let announced = mem::take(&mut local.announced);
-        self.enqueue(local, self.wakes.take(), announced);
+        self.enqueue(local, self.wakes.take());
+        let masks = self.scheduler.sleeping();
+        let wake = &mut |thread: &'static Thread, from_elsewhere| {
+            // If not, somebody else has woken it, too, and has put it on the wake list.
+            if thread.hook.notify() {
+                self.ready(local, thread, from_elsewhere);
+            }
+        };
+        self.sleepers.serve(wake, &mut |bucket| masks.remove(bucket, self.id));
+        local.announced = false;
     }
 
-    fn enqueue(&self, local: &mut Local, woken: Chain<Thread>, mut announced: bool) {
+    fn enqueue(&self, local: &mut Local, woken: Chain<Thread>) {
         for thread in woken {
-            let from_elsewhere = thread.hook.is_from_elsewhere();
-            // Whoever found the CPU asleep came first.
-            if mem::take(&mut announced) && from_elsewhere {
-                self.counts.ipis.add(1);
-            }
-            if thread.seen.state() == Some(ThreadState::New) {
-                self.counts.spawned.add(1);
-            } else {
-                thread.seen.wakes.add(1);
-                let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
-                count.add(1);
-            }
-            thread.seen.set_state(ThreadState::Ready);
-            local.run_queue.push(thread, thread.seen.priority());
+            self.ready(local, thread, thread.hook.is_from_elsewhere());
         }
+    }
+
+    /// Puts a thread on the run queue that was woken, or is new.
+    fn ready(&self, local: &mut Local, thread: &'static Thread, from_elsewhere: bool) {
+        // Whoever found the CPU asleep came first.
+        if mem::take(&mut local.announced) && from_elsewhere {
+            self.counts.ipis.add(1);
+        }
+        if thread.seen.state() == Some(ThreadState::New) {
+            self.counts.spawned.add(1);
+        } else {
+            thread.seen.wakes.add(1);
+            let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
+            count.add(1);
+        }
+        thread.seen.set_state(ThreadState::Ready);
+        local.run_queue.push(thread, thread.seen.priority());
+    }
+
+    /// The thread is about to sleep on `channel`. By it, on this CPU, not to be preempted.
+    pub(crate) fn enter_sleep(&self, thread: &'static Thread, channel: Channel) {
+        if self.sleepers.enter(thread, channel) {
+            self.scheduler.sleeping().insert(channel, self.id);
+        }
+    }
+
+    /// The thread sleeps on nothing any more; returns whether a wake-up came first. By it, on this CPU, not to be
+    /// preempted.
+    pub(crate) fn leave_sleep(&self, thread: &'static Thread) -> bool {
+        let left = self.sleepers.leave(thread);
+        if let Left::Emptied(bucket) = left {
+            self.scheduler.sleeping().remove(bucket, self.id);
+        }
+        left == Left::Woken
     }
 
     /// Halts until something happens.
@@ -578,8 +622,15 @@ impl Cpu {
         self.sections.close();
         self.counts.halts.add(1);
         let attention = self.sections.attention();
-        self.platform()
-            .halt(&|| self.wakes.is_awake() || attention.is_called() || self.scheduler.is_stopped());
+        // With the fence in `Scheduler::wakeup`: either this sees what was asked, or the waker sees the CPU asleep.
+        fence(Ordering::SeqCst);
+        let is_ready = || {
+            self.wakes.is_awake()
+                || self.sleepers.is_asked()
+                || attention.is_called()
+                || self.scheduler.is_stopped()
+        };
+        self.platform().halt(&is_ready);
         self.counts.idle_ns.add(self.platform().now().saturating_since(begin).as_nanos() as u64);
     }
 
@@ -589,7 +640,7 @@ impl Cpu {
     /// The caller has the CPU's role, and no thread will be switched to any more.
     unsafe fn abandon(&self) -> bool {
         // SAFETY: as promised by the caller.
-        unsafe { self.local(|local| self.enqueue(local, self.wakes.close(), false)) };
+        unsafe { self.local(|local| self.enqueue(local, self.wakes.close())) };
         // What is new now is in the hands of a spawner, who will be refused.
         let mut any_has_begun = false;
         for slot in self.slots().filter(|slot| !matches!(slot.seen.state(), None | Some(ThreadState::New))) {

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use dfly_hal::CpuId;
 
+use crate::sleep::Channel;
 use crate::spec::{Name, Priority};
 
 /// The number of a thread, from 1. Not used again while the scheduler lives.
@@ -67,6 +68,8 @@ pub struct ThreadInfo {
     pub priority: Priority,
     /// What it does.
     pub state: ThreadState,
+    /// What it [sleeps](crate::sleep) on, if it does; what it waits for otherwise has no name.
+    pub sleeps_on: Option<Channel>,
     /// How often a CPU has switched to it.
     pub switches: u64,
     /// How often it was woken while it was blocked.

@@ -28,6 +28,28 @@ impl<T: Sync> AtomicRef<T> {
     }
 }
 
+/// An `Option<&'static T>` of one CPU's own. On `core`'s atomic and not the facade's: no order hangs on it, and a model
+/// need not look at it.
+pub(crate) struct OwnRef<T: Sync + 'static>(core::sync::atomic::AtomicPtr<T>);
+
+impl<T: Sync> OwnRef<T> {
+    pub(crate) fn none() -> Self {
+        Self(core::sync::atomic::AtomicPtr::new(ptr::null_mut()))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        // SAFETY: as for `AtomicRef::load`.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, target: Option<&'static T>) {
+        let target = target.map_or(ptr::null_mut(), |target| ptr::from_ref(target).cast_mut());
+        self.0.store(target, Ordering::Release);
+    }
+}
+
 /// The head of a list that anybody pushes to, and that is taken in whole.
 pub(crate) struct AtomicHead<T: Sync + 'static>(AtomicPtr<T>);
 

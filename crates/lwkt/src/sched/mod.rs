@@ -18,7 +18,7 @@ mod info;
 #[expect(unsafe_code, reason = "it says which CPU the caller is on")]
 mod ipis;
 #[expect(unsafe_code, reason = "pointers to what is never freed")]
-mod link;
+pub(crate) mod link;
 mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
@@ -30,6 +30,7 @@ mod stack_size;
 pub(crate) mod thread;
 mod wake;
 
+pub(crate) use cpu::Cpu;
 pub use critical::Crit;
 pub use cx::Cx;
 pub use error::{ConfigError, JoinError, RunError, SpawnError};

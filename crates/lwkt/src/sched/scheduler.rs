@@ -20,6 +20,7 @@ use crate::sched::link::AtomicRef;
 use crate::sched::registry;
 use crate::sched::stack_size::StackSize;
 use crate::sched::thread::Thread;
+use crate::sleep::Masks;
 use crate::spec::{Config, Spec};
 
 /// Threads on the CPUs of one machine.
@@ -34,6 +35,8 @@ pub struct Scheduler {
     ipis: Ipis,
     /// One for each CPU of the platform. Filled once the scheduler has its address, because each knows its scheduler.
     cpus: Box<[AtomicRef<Cpu>]>,
+    /// Which CPUs have sleepers.
+    sleeping: Masks,
 }
 
 impl Scheduler {
@@ -56,6 +59,7 @@ impl Scheduler {
             last_id: AtomicU64::new(0),
             ipis,
             cpus: (0..count).map(|_| AtomicRef::none()).collect(),
+            sleeping: Masks::new(),
         }));
         for ((id, cpu), attention) in (0..).map(CpuId).zip(&scheduler.cpus).zip(attention) {
             cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler, attention)))));
@@ -188,6 +192,11 @@ impl Scheduler {
     #[inline]
     pub(crate) fn platform_address(&self) -> *const () {
         Arc::as_ptr(&self.platform).cast()
+    }
+
+    #[inline]
+    pub(crate) fn sleeping(&self) -> &Masks {
+        &self.sleeping
     }
 
     pub(crate) fn cpu(&self, id: CpuId) -> Option<&'static Cpu> {

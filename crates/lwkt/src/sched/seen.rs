@@ -49,6 +49,7 @@ impl Seen {
             cpu: thread.cpu().id(),
             priority: self.priority(),
             state: self.state()?,
+            sleeps_on: thread.place.sleeps_on(),
             switches: self.switches.get(),
             wakes: self.wakes.get(),
             run_time: Duration::from_nanos(self.run_ns.get()),

@@ -19,6 +19,7 @@ use crate::sched::link::AtomicRef;
 use crate::sched::preempt::set_here;
 use crate::sched::seen::Seen;
 use crate::sched::wake::{Hook, Node};
+use crate::sleep::{Place, Sleeper};
 use crate::spec::Spec;
 use crate::token::Wanted;
 
@@ -42,6 +43,8 @@ pub(crate) struct Thread {
     owned: UnsafeCell<Owned>,
     /// The tokens that it wants back before it runs again: of the thread and its CPU.
     pub(crate) wanted: Wanted,
+    /// Where it sleeps.
+    pub(crate) place: Place<Thread>,
     /// The next slot of the CPU; set before the slot can be found.
     pub(crate) next_slot: AtomicRef<Thread>,
     /// For who looks from elsewhere: written by who owns the slot, so without read-modify-writes.
@@ -67,6 +70,13 @@ impl Node for Thread {
     }
 }
 
+impl Sleeper for Thread {
+    #[inline]
+    fn place(&self) -> &Place<Self> {
+        &self.place
+    }
+}
+
 impl Thread {
     /// The CPU that the thread belongs to.
     #[inline]
@@ -84,6 +94,7 @@ impl Thread {
             stack,
             owned: UnsafeCell::new(Owned::default()),
             wanted: Wanted::default(),
+            place: Place::new(),
             next_slot: AtomicRef::none(),
             seen: Seen::default(),
         }
