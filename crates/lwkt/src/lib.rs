@@ -37,6 +37,8 @@
 //! | [`Scheduler::ipi`], [`Scheduler::tick`] | no | no | **yes**, that is what they are for | what messages do |
 //! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
 //! | a thread's waker: wake, clone, drop | no | no | **yes** | small |
+//! | [`Cx::interlock`], [`Cx::sleep_while`] ([sleep queues](sleep)) | no | the latter | no | as a wait |
+//! | [`Scheduler::wakeup`], [`wakeup_one`](Scheduler::wakeup_one) | no | no | **yes** | small |
 //! | [`Scheduler::current`], [`current`], [`threads`](Scheduler::threads), [`cpu_stats`](Scheduler::cpu_stats) | no | no | yes | a [`ThreadInfo`] |
 //!
 //! What stands where:
@@ -64,7 +66,7 @@
 //!
 //! # Not here yet
 //!
-//! Tokens, critical sections and preemption, migration, sleep queues, and guard pages.
+//! Preemption, migration, and guard pages.
 //! Until there is preemption an interrupt thread waits until the thread that runs waits or yields.
 //!
 //! # Features

@@ -14,6 +14,7 @@ use dfly_alloc_count::allocator_calls;
 use dfly_hal::sync::count::measure;
 use dfly_hal::{Clock, CpuId, Cpus, Instant, ThreadWait, Wait, block_on};
 use dfly_lwkt::host::{HostPlatform, Machine};
+use dfly_lwkt::sleep::Ident;
 use dfly_lwkt::{Config, Cx, Handle, Platform};
 
 const CPU0: CpuId = CpuId(0);
@@ -54,7 +55,11 @@ impl Platform for Counting {
 }
 
 fn machine() -> (Arc<Counting>, Machine) {
-    let platform = Arc::new(Counting { host: HostPlatform::new(1), ipis: AtomicU32::new(0) });
+    machine_of(1)
+}
+
+fn machine_of(cpus: u32) -> (Arc<Counting>, Machine) {
+    let platform = Arc::new(Counting { host: HostPlatform::new(cpus), ipis: AtomicU32::new(0) });
     let attach = platform.clone();
     let start = Machine::start_with(platform.clone(), Config::default(), move |id| attach.host.attach(id));
     (platform, start.unwrap())
@@ -219,6 +224,43 @@ fn a_cpu_that_runs_is_not_interrupted() {
     assert_eq!(platform.ipis.load(Ordering::SeqCst), before);
     stop.store(2, Ordering::SeqCst);
     busy.join(&mut ThreadWait::new()).unwrap();
+}
+
+#[test]
+fn a_wake_up_of_a_thousand_sleepers_costs_two_and_one_ipi_for_each_of_their_cpus() {
+    const IDENT: Ident = Ident(0x1000);
+    let (platform, machine) = machine_of(2);
+    let scheduler = machine.scheduler();
+    let asleep = || {
+        let mut asleep = 0;
+        scheduler.threads(&mut |thread| asleep += u32::from(thread.sleeps_on.is_some()));
+        asleep
+    };
+    // Nobody sleeps: a fence, and a look at the mask.
+    let (calls, cost) = measure(|| allocator_calls(|| scheduler.wakeup(IDENT)));
+    assert_eq!((calls, cost.rmws, cost.fences, cost.loads, cost.stores), (0, 0, 1, 4, 0));
+    for round in 0..3 {
+        let sleepers: Vec<_> = (0..1000)
+            .map(|n| {
+                let spec = dfly_lwkt::Spec::new("sleeper").stack_bytes(16 << 10);
+                let sleep = |cx: &mut Cx<'_>| cx.interlock(IDENT).wait(None).unwrap();
+                scheduler.spawn(CpuId(n % 2), spec, sleep).unwrap()
+            })
+            .collect();
+        while asleep() < 1000 {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(100));
+        let before = platform.ipis.load(Ordering::SeqCst);
+        // For each CPU to ask, and to end its halt.
+        let (calls, cost) = measure(|| allocator_calls(|| scheduler.wakeup(IDENT)));
+        assert_eq!((calls, cost.fences), (0, 2));
+        assert!(cost.rmws <= 2 * 2, "{cost:?}");
+        sleepers.into_iter().for_each(|sleeper| sleeper.join(&mut ThreadWait::new()).unwrap());
+        let ipis = platform.ipis.load(Ordering::SeqCst) - before;
+        assert!(ipis <= 2, "{ipis} in round {round}");
+    }
+    assert_eq!(measure(|| scheduler.wakeup(IDENT)).1.rmws, 0, "the masks are clear again");
 }
 
 #[test]

@@ -390,7 +390,7 @@ impl Cpu {
         // Ticks and messages that wait come first.
         self.leave();
         let is_over = self.sections.turn_is_over.load(Ordering::Relaxed);
-        if !is_over && self.wakes.is_empty() {
+        if !is_over && self.wakes.is_empty() && !self.sleepers.is_asked() {
             return false;
         }
         self.sections.open();
@@ -590,20 +590,25 @@ impl Cpu {
         local.run_queue.push(thread, thread.seen.priority());
     }
 
-    /// The thread is about to sleep on `channel`. By it, on this CPU, not to be preempted.
+    /// The thread, which is on this CPU and calls this, is about to sleep on `channel`.
     pub(crate) fn enter_sleep(&self, thread: &'static Thread, channel: Channel) {
+        // One that was forgotten may still be there.
+        self.leave_sleep(thread);
+        self.sections.open();
         if self.sleepers.enter(thread, channel) {
             self.scheduler.sleeping().insert(channel, self.id);
         }
+        self.leave();
     }
 
-    /// The thread sleeps on nothing any more; returns whether a wake-up came first. By it, on this CPU, not to be
-    /// preempted.
+    /// The thread, which is on this CPU and calls this, sleeps on nothing any more; returns whether a wake-up came first.
     pub(crate) fn leave_sleep(&self, thread: &'static Thread) -> bool {
+        self.sections.open();
         let left = self.sleepers.leave(thread);
         if let Left::Emptied(bucket) = left {
             self.scheduler.sleeping().remove(bucket, self.id);
         }
+        self.leave();
         left == Left::Woken
     }
 

@@ -140,18 +140,18 @@ impl<T: Node> WakeList<T> {
         self.head.exchange(Head::Empty, Head::Asleep).is_ok()
     }
 
-    /// Ends the sleep that was announced, if one was; returns whether the CPU must be interrupted, as after a push. By
+    /// Whether a push has ended the sleep that was announced.
+    #[inline]
+    pub(crate) fn is_awake(&self) -> bool {
+        !matches!(self.head.load(), Head::Asleep)
+    }
+
+    /// (7a) Ends the sleep that was announced, if one was; returns whether the CPU must be interrupted, as after a push. By
     /// anybody.
     #[inline]
     pub(crate) fn end_sleep(&self) -> bool {
         // It publishes nothing: what the CPU is to look at is ordered by the caller's fence.
         matches!(self.head.load(), Head::Asleep) && self.head.exchange(Head::Asleep, Head::Empty).is_ok()
-    }
-
-    /// Whether a push has ended the sleep that was announced.
-    #[inline]
-    pub(crate) fn is_awake(&self) -> bool {
-        !matches!(self.head.load(), Head::Asleep)
     }
 
     /// Whether there is nothing to take.

@@ -5,7 +5,6 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
-use dfly_hal::sync::NoPreemption;
 use dfly_hal::sync::atomic::{Ordering, fence};
 use dfly_hal::{Instant, TimedOut, Wait};
 
@@ -21,12 +20,7 @@ impl<'a> Cx<'a> {
     pub fn interlock(&mut self, channel: impl Into<Channel>) -> Interlock<'_, 'a> {
         let channel = channel.into();
         let thread = self.slot();
-        {
-            let _alone = NoPreemption::new();
-            // One that was forgotten may still be there.
-            thread.cpu.leave_sleep(thread);
-            thread.cpu.enter_sleep(thread, channel);
-        }
+        thread.cpu.enter_sleep(thread, channel);
         // With the fence in `Scheduler::wake`: either the waker sees this CPU's bit, or this thread sees what the waker
         // did to the condition.
         fence(Ordering::SeqCst);
@@ -95,7 +89,6 @@ impl<'a> Interlock<'_, 'a> {
     /// Leaves the queue; returns whether a wake-up came first.
     fn leave(&self) -> bool {
         let thread = self.cx.slot();
-        let _alone = NoPreemption::new();
         thread.cpu.leave_sleep(thread)
     }
 }
