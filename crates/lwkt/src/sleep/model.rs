@@ -27,11 +27,11 @@ fn items(count: usize) -> Vec<&'static Item> {
 }
 
 /// Three channels of one bucket, and one of another.
-fn channels() -> [Channel; 4] {
-    let first = Channel::from(Ident(0));
-    let same: Vec<_> = (1..).map(|n| Ident(n).into()).filter(|c: &Channel| c.bucket() == 0).take(2).collect();
-    let other = (1..).map(|n| Ident(n).in_domain(Domain(7))).find(|c| c.bucket() != 0);
-    [first, same[0], same[1], other.unwrap()]
+fn channels() -> Vec<Channel> {
+    let all = (0..).map(|n| Channel::from(Ident(n)));
+    let other = Ident(0).in_domain(Domain(7));
+    assert_ne!(other.bucket(), 0);
+    all.filter(|channel| channel.bucket() == 0).take(3).chain([other]).collect()
 }
 
 #[derive(Clone, Copy, Debug)]
