@@ -20,7 +20,7 @@ impl<'a> Cx<'a> {
     pub fn interlock(&mut self, channel: impl Into<Channel>) -> Interlock<'_, 'a> {
         let channel = channel.into();
         let thread = self.slot();
-        thread.cpu.enter_sleep(thread, channel);
+        thread.cpu().enter_sleep(thread, channel);
         // With the fence in `Scheduler::wake`: either the waker sees this CPU's bit, or this thread sees what the waker
         // did to the condition.
         fence(Ordering::SeqCst);
@@ -89,7 +89,7 @@ impl<'a> Interlock<'_, 'a> {
     /// Leaves the queue; returns whether a wake-up came first.
     fn leave(&self) -> bool {
         let thread = self.cx.slot();
-        thread.cpu.leave_sleep(thread)
+        thread.cpu().leave_sleep(thread)
     }
 }
 
