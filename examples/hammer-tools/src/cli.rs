@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use dfly_hammer::{Key, Tid};
 
-/// Reads HAMMER file systems of DragonFly BSD, versions 1 to 7. Nothing is ever written to a volume.
+/// Makes, reads and examines HAMMER file systems of DragonFly BSD, versions 1 to 7. Only `newfs` writes to a volume.
 ///
 /// VOLS are all volumes of one file system, in any order: VOL[:VOL...].
 ///
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     History(PathArgs),
     /// Show the volumes, free space, pseudo file systems and snapshots
     Info(InfoArgs),
+    /// Make a new file system, as DragonFly's `newfs_hammer` does; what the volumes hold is lost
+    Newfs(NewfsArgs),
 }
 
 #[derive(Args)]
@@ -123,6 +125,26 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct NewfsArgs {
+    /// Label of the file system, at most 63 bytes
+    #[arg(short = 'L', long)]
+    pub(crate) label: OsString,
+    /// Version of the file system, 1 to 7
+    #[arg(short = 'V', long, default_value_t = 7)]
+    pub(crate) version: u32,
+    /// Size of the UNDO/REDO FIFO: a multiple of 16 KiB with a suffix k, m, g or t, which is rounded up to 8 MiB. At most
+    /// 1g, and less than 512m only with -f. Without it a thousandth of the first volume, but 512m at least
+    #[arg(short, long, value_parser = suffixed)]
+    pub(crate) undo_size: Option<u64>,
+    /// Allow sizes that are only good for tests: a first volume below 10 GiB, a FIFO below 512 MiB
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// The volumes, by their numbers: the first one is the root volume
+    #[arg(value_name = "VOLS", required = true, num_args = 1..)]
+    pub(crate) volumes: Vec<PathBuf>,
+}
+
+#[derive(Args)]
 pub(crate) struct VolumeArgs {
     /// All volumes of the file system
     #[arg(value_name = "VOLS", value_parser = OsStringValueParser::new().try_map(volume_paths))]
@@ -151,6 +173,15 @@ fn number(text: &str) -> Result<u64, ParseIntError> {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),
     }
+}
+
+/// A size as `newfs_hammer` takes it: a number with a unit, in all a multiple of 16 KiB.
+fn suffixed(text: &str) -> Result<u64, String> {
+    let unit = text.chars().next_back().and_then(|c| "kmgt".find(c.to_ascii_lowercase()));
+    let unit = unit.ok_or("a suffix k, m, g or t is missing")?;
+    let number: u64 = text[..text.len() - 1].parse().map_err(|e| format!("{e}"))?;
+    let bytes = number.checked_mul(1 << (10 * (unit + 1))).ok_or("too large")?;
+    if bytes.is_multiple_of(16 << 10) { Ok(bytes) } else { Err("not a multiple of 16k".into()) }
 }
 
 /// Where to begin to show a tree: the first fields of a key.
@@ -214,6 +245,16 @@ mod tests {
         assert_eq!(paths, [Path::new("/no/such/a"), Path::new("/no/such/b")]);
         for wrong in ["", ":", "/no/such/a:", ":/no/such/b"] {
             assert!(volume_paths(wrong.into()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_unit_and_are_multiples_of_a_buffer() {
+        assert_eq!(suffixed("16k"), Ok(16 << 10));
+        assert_eq!(suffixed("8000K"), Ok(8000 << 10));
+        assert_eq!((suffixed("8m"), suffixed("1g")), (Ok(8 << 20), Ok(1 << 30)));
+        for wrong in ["", "8", "k", "-8m", "33k", "8193k", "8mb", "16777216t", "8 m", "8\u{b5}"] {
+            assert!(suffixed(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -11,6 +11,7 @@ mod history;
 mod info;
 mod json;
 mod ls;
+mod newfs;
 mod progress;
 mod show;
 mod stat;
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Show(args) => show::run(&args, out),
         Command::History(args) => history::run(&args, out),
         Command::Info(args) => info::run(&args, out),
+        Command::Newfs(args) => newfs::run(&args, out),
     };
     // What was found before an error is worth printing.
     let flushed = out.flush();

@@ -93,6 +93,10 @@ fn wrong_usage_exits_with_2() {
         &["show", "x", "1:2:x"],
         &["cat", "--offset", "-1", "x", "y"],
         &["cat", "x"],
+        &["newfs", "x"],
+        &["newfs", "-L", "T"],
+        &["newfs", "-L", "T", "-u", "8", "x"],
+        &["newfs", "-L", "T", "-u", "33k", "x"],
     ] {
         let run = hammer(args);
         assert_eq!((run.code, run.out.as_str()), (Some(2), ""), "{args:?}");
@@ -126,6 +130,55 @@ fn what_is_no_disk_is_named() {
             assert_eq!(run.err.lines().count(), 1, "{run:?}");
         }
     }
+}
+
+#[test]
+fn newfs_makes_what_the_other_commands_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let volumes = [("a", 64), ("b", 40)].map(|(name, mib)| {
+        let path = folder.path().join(name);
+        fs::File::create(&path).unwrap().set_len(mib << 20).unwrap();
+        path.to_str().unwrap().to_string()
+    });
+    let [a, b] = [volumes[0].as_str(), volumes[1].as_str()];
+    let before = fs::read(a).unwrap();
+    let root_label = "x".repeat(64);
+    for (args, complaint) in [
+        (&["-L", "T", "-u", "8m", a][..], "smaller than 10 GiB"),
+        (&["-L", "T", "-f", a], "are needed"),
+        (&["-L", "T", "-f", "-u", "2g", a], "FIFO"),
+        (&["-L", "T", "-f", "-u", "8m", "-V", "8", a], "version 8"),
+        (&["-L", &root_label, "-f", "-u", "8m", a], "label"),
+        (&["-L", "T", "-f", "-u", "8m", a, b, a], "more than once"),
+        (&["-L", "T", "-f", "-u", "8m", a, "/no/such/volume"], "No such file"),
+    ] {
+        let run = hammer(["newfs"].iter().chain(args));
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.err.contains(complaint), "{run:?}");
+        assert!(fs::read(a).unwrap() == before, "{args:?} wrote");
+    }
+    let run = hammer(["newfs", "-L", "MINE", "-V", "6", "-f", "-u", "9m", a, b]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for line in [
+        &format!("Volume 0 REGFILE {a:<15} size  64.00MB"),
+        "HAMMER version 6",
+        "2 volumes total size 104.00MB",
+        &format!("root-volume:         {a}"),
+        "boot-area-size:       32.00KB",
+        "memory-log-size:     256.00KB",
+        "undo-buffer-size:     16.00MB",
+        "total-pre-allocated:  32.00MB",
+    ] {
+        assert!(run.out.lines().any(|l| l == line), "{line}: {}", run.out);
+    }
+    let fsid = run.out.lines().find_map(|l| l.strip_prefix("fsid:                ")).unwrap().to_string();
+    let run = hammer(["info", &format!("{b}:{a}")]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.out.contains("label      MINE") && run.out.contains(&fsid), "{run:?}");
+    // Again, over what is there: another identity.
+    let again = hammer(["newfs", "-L", "MINE", "-f", "-u", "8m", a]);
+    assert!(again.code == Some(0) && !again.out.contains(&fsid), "{again:?}");
+    assert_eq!(hammer(["ls", a]).code, Some(0));
 }
 
 #[test]

@@ -17,6 +17,10 @@ fn devices(disks: &[Arc<MemDisk>]) -> Vec<Arc<dyn BlockDevice>> {
     disks.iter().map(|d| d.clone() as _).collect()
 }
 
+fn alone(disk: &Arc<impl BlockDevice + 'static>) -> [Arc<dyn BlockDevice>; 1] {
+    [disk.clone()]
+}
+
 fn options(label: &[u8], undo_bytes: u64) -> Options<'_> {
     let mut options = Options::new(label, Format::default().fsid, 1_600_000_000_000_000);
     options.undo_bytes = Some(undo_bytes);
@@ -169,16 +173,16 @@ fn what_cannot_be_is_refused_before_anything_is_touched() {
 fn a_power_cut_at_any_write_leaves_the_old_file_system_none_or_the_new_one() {
     let old = Arc::new(MemDisk::new(512, 64 * MIB / 512));
     let w = &mut ThreadWait::new();
-    newfs(&[old.clone()], &options(b"OLD", 8 * MIB), w).unwrap();
+    newfs(&alone(&old), &options(b"OLD", 8 * MIB), w).unwrap();
     let writes = {
         let disk = Arc::new(PowerCut::new(MemDisk::from_image(512, old.image()), Cut::Never));
-        newfs(&[disk.clone()], &options(b"NEW", 8 * MIB), w).unwrap();
+        newfs(&alone(&disk), &options(b"NEW", 8 * MIB), w).unwrap();
         disk.stats().writes
     };
     for cut in 0..=writes {
         let disk = MemDisk::from_image(512, old.image());
         let disk = Arc::new(PowerCut::new(disk, Cut::AtWrite(cut)));
-        let made = newfs(&[disk.clone()], &options(b"NEW", 8 * MIB), w);
+        let made = newfs(&alone(&disk), &options(b"NEW", 8 * MIB), w);
         assert_eq!(made.is_ok(), cut == writes);
         for seed in 0..3 {
             let survivor = Arc::new(disk.survivor_disk(seed + 10 * cut).unwrap());
@@ -206,7 +210,7 @@ fn every_failing_write_is_reported_and_leaves_no_file_system() {
         let fault = Fault::Fail(dfly_bio::Failure::Device);
         let rule = Rule::always(fault).on(Op::Write).after(failing).times(1);
         disk.add(rule);
-        let made = newfs(&[disk.clone()], &options(b"T", 8 * MIB), w);
+        let made = newfs(&alone(&disk), &options(b"T", 8 * MIB), w);
         if disk.stats().faults == 0 {
             made.unwrap();
             assert!(failing > 20);
