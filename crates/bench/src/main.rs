@@ -6,6 +6,7 @@ mod harness;
 mod ipi;
 mod locks;
 mod read;
+mod tokens;
 
 use anyhow::Result;
 use clap::Parser;
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
     harness::stay_on_one_cpu();
     crc::bench(effort);
     locks::bench(effort);
+    tokens::bench(effort)?;
     ipi::bench(effort);
     read::bench(effort)
 }
