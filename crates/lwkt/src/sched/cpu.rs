@@ -350,6 +350,8 @@ impl Cpu {
         self.counts.token_collisions.add(1);
         // SAFETY: a context is its thread's own, on its CPU, in thread context.
         unsafe { self.local(|local| self.join_the_ready(local, me)) };
+        // SAFETY: as above.
+        unsafe { me.wanted.has_failed() };
         // SAFETY: as above, and `cx` and `wanted` stay where they are.
         unsafe { self.give_way(me, held, Some(&wanted), now) };
         self.leave();

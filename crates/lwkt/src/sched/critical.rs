@@ -244,6 +244,11 @@ impl Crit<'_> {
     pub fn cpu(&self) -> CpuId {
         self.cpu.id()
     }
+
+    #[inline]
+    pub(crate) fn on(&self) -> &'static Cpu {
+        self.cpu
+    }
 }
 
 impl Drop for Crit<'_> {

@@ -19,6 +19,8 @@ mod info;
 mod ipis;
 #[expect(unsafe_code, reason = "pointers to what is never freed")]
 pub(crate) mod link;
+#[expect(unsafe_code, reason = "lends a CPU its value")]
+mod per_cpu;
 mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
@@ -37,6 +39,7 @@ pub use error::{ConfigError, JoinError, RunError, SpawnError};
 pub use handle::Handle;
 pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
 pub use ipis::{Ipis, SchedulerCpus};
+pub use per_cpu::PerCpu;
 #[cfg(not(loom))]
 pub use preempt::enable_preemption;
 pub use registry::current;

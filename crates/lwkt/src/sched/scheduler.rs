@@ -177,6 +177,10 @@ impl Scheduler {
         &*self.platform
     }
 
+    pub(crate) fn cpu_count(&self) -> usize {
+        self.cpus.len()
+    }
+
     #[inline]
     pub(crate) fn config(&self) -> &Config {
         &self.config

@@ -3,6 +3,8 @@
 mod chain;
 mod held;
 mod hold;
+mod irq;
+mod pool;
 mod wanted;
 mod word;
 
@@ -14,6 +16,8 @@ use crate::lock::{Holders, Site, const_fn};
 
 pub(crate) use chain::{Link, Mode};
 pub use held::{Held, HeldShared, get2_mut, get3_mut};
+pub use irq::IrqHeld;
+pub use pool::{Pooled, TokenPool};
 pub(crate) use wanted::Wanted;
 pub(crate) use word::Word;
 

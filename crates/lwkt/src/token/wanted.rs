@@ -32,6 +32,14 @@ impl Wanted {
         self.chain.set(chain.map(|link| NonNull::from(link).cast()));
     }
 
+    /// Says that the thread has tried already, and that this was counted.
+    ///
+    /// # Safety
+    /// The caller is the thread, or its CPU.
+    pub(crate) unsafe fn has_failed(&self) {
+        self.failures.set(1);
+    }
+
     /// Tries `tries` times, at least once, to take what the thread wants. If it says yes, the thread runs next.
     ///
     /// # Safety

@@ -4,6 +4,8 @@
 
 mod abuse;
 mod behaviour;
+mod others;
+mod torture;
 
 use std::future::Future;
 use std::pin::pin;
