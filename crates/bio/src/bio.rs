@@ -6,7 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use dfly_hal::{Instant, Wait, block_on};
-use dfly_msgport::{Own, Pending, Pool, SinkRef};
+use dfly_msgport::{Own, Pending, Pool, Port, SinkRef};
 
 use crate::body::{BioBody, BioKey, Durable, Op, Priority};
 use crate::{BioError, BioJob, BlockDevice, Bytes, Payload, ReadTarget, Status};
@@ -209,6 +209,12 @@ impl PendingBio {
                 return bio;
             }
         }
+    }
+
+    /// Asks for the request back, and goes on waiting for it: it comes as [`Failure::Aborted`](crate::Failure::Aborted) if
+    /// it still stands in `port`, else as the device ends it. See [`Pending::abort`].
+    pub fn abort(&self, port: &(impl Port<BioBody> + ?Sized)) {
+        self.0.abort(port);
     }
 
     /// The request, if it is back.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use dfly_hal::Instant;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
-use dfly_msgport::{Body, HookRef};
+use dfly_msgport::{Body, HookRef, Unanswered};
 
 use crate::buf::Data;
 use crate::{Failure, Payload, Status};
@@ -203,6 +203,18 @@ impl Body for BioBody {
 
     fn orphaned(&mut self) {
         self.set_status(Err(Failure::Orphaned));
+    }
+
+    fn unanswered(&mut self, why: Unanswered) {
+        self.set_status(Err(match why {
+            Unanswered::Aborted | Unanswered::Withdrawn => Failure::Aborted,
+            Unanswered::PortClosed => Failure::Gone,
+            _ => Failure::Orphaned,
+        }));
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.priority == Priority::Urgent
     }
 
     fn pop_hook(&mut self) -> Option<HookRef<Self>> {

@@ -34,6 +34,7 @@
 //! | making [`Bio`], [`BioPool`], [`Buf`], [`SharedBuf`], lists, devices | yes, once | no | no | small |
 //! | preparing, [`submit`](BlockDevice::submit), [`poll`](BlockDevice::poll), completing | no | no | no: handlers wake who polls | a frame for each layer |
 //! | [`Bio::call`], [`PendingBio::wait`] | no | yes: takes `&mut Wait` | no | small |
+//! | [`PortDisk`]; [`DiskServer::run`] | no; no | no; yes: takes `&mut Wait` | no | small |
 //! | [`read_at`], [`write_at`], [`flush()`] | yes, each call | yes: take `&mut Wait` | no | small |
 //! | [`MemDisk`] | the first write to a chunk | no | no | small |
 //! | `FileDisk` | no | the host thread, without workers | no | small |
@@ -61,6 +62,7 @@ mod limits;
 #[cfg(feature = "model")]
 pub mod model;
 mod partition;
+mod port;
 mod split;
 mod status;
 
@@ -82,6 +84,7 @@ pub use disk::{FileDisk, FileDiskOptions};
 pub use job::{BioJob, JobList};
 pub use limits::{Access, Fua, Limits, Medium, RangeLimits, WriteCache};
 pub use partition::Partition;
+pub use port::{DiskServer, PortDisk, Reap};
 pub use split::Split;
 pub use status::{BioError, Failure, Status};
 

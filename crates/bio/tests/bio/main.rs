@@ -8,4 +8,5 @@ mod device;
 mod limits;
 mod memory;
 mod ownership;
+mod port;
 mod split;

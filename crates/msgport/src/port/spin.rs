@@ -202,16 +202,20 @@ impl<T: Body> Receiver<'_, T> {
         }
     }
 
-    /// All jobs there are, in order, for one turn of the lock. Never blocks.
-    pub fn get_all(&mut self) -> List<T> {
-        let (recalled, jobs) = {
+    /// The next jobs, at most `max`, in order, for one turn of the lock. Never blocks.
+    pub fn get_up_to(&mut self, max: usize) -> List<T> {
+        let (mut jobs, mut recalled) = (List::new(), List::new());
+        {
             let mut state = self.port.state.lock();
-            let recalled = state.queue.take_recalled();
-            let jobs = state.queue.take();
-            state.stats.recalled += recalled.len() as u64;
-            state.stats.received += jobs.len() as u64;
-            (recalled, jobs)
-        };
+            while jobs.len() < max
+                && let Some(job) = state.pop()
+            {
+                match job {
+                    Ok(job) => jobs.push(job),
+                    Err(job) => recalled.push(job),
+                }
+            }
+        }
         recalled.for_each(end_recalled);
         jobs
     }
