@@ -39,6 +39,7 @@
 //! | a thread's waker: wake, clone, drop | no | no | **yes** | small |
 //! | [`Cx::interlock`], [`Cx::sleep_while`] ([sleep queues](sleep)) | no | the latter | no | as a wait |
 //! | [`Scheduler::wakeup`], [`wakeup_one`](Scheduler::wakeup_one) | no | no | **yes** | small |
+//! | [`Scheduler::trace`] ([events](trace)) | no | no | yes | small |
 //! | [`Scheduler::current`], [`current`], [`threads`](Scheduler::threads), [`cpu_stats`](Scheduler::cpu_stats) | no | no | yes | a [`ThreadInfo`] |
 //!
 //! What stands where:
@@ -73,6 +74,8 @@
 //!
 //! `std`, off by default: the [`host`] machine, and a panic ends its thread only, to be reported by [`Handle::join`].
 //! Without it panics do not unwind, and the panic handler ends the machine.
+//!
+//! `trace`, off by default: the scheduler can write down [what it does](trace), event by event.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -90,6 +93,8 @@ pub mod sleep;
 mod spec;
 #[cfg(any(feature = "std", loom, own_stacks))]
 pub mod token;
+#[cfg(any(feature = "std", loom, own_stacks))]
+pub mod trace;
 
 pub use platform::Platform;
 #[cfg(any(feature = "std", loom, own_stacks))]

@@ -177,6 +177,8 @@ pub struct Config {
     pub stack_bytes: usize,
     /// Whether the time that threads run is measured.
     pub run_time: RunTime,
+    /// How many events of its trace each CPU keeps; 0 for no trace.
+    pub trace_events: usize,
 }
 
 /// Whether a scheduler measures how long its threads run.
@@ -189,10 +191,10 @@ pub enum RunTime {
 }
 
 impl Default for Config {
-    /// Stacks of 64 KiB, and of 256 KiB with `std`, whose panics and output want more; run times are measured.
+    /// Stacks of 64 KiB, and of 256 KiB with `std`, whose panics and output want more; run times are measured; no trace.
     fn default() -> Self {
         let stack_bytes = if cfg!(feature = "std") { 256 << 10 } else { 64 << 10 };
-        Self { stack_bytes, run_time: RunTime::Measured }
+        Self { stack_bytes, run_time: RunTime::Measured, trace_events: 0 }
     }
 }
 
@@ -205,6 +207,12 @@ impl Config {
     /// With or without run times.
     pub fn run_time(self, run_time: RunTime) -> Self {
         Self { run_time, ..self }
+    }
+
+    /// With a [trace](crate#features) of so many events for each CPU, rounded up to a power of two: 48 bytes for each. No effect
+    /// without the feature `trace`.
+    pub fn trace_events(self, trace_events: usize) -> Self {
+        Self { trace_events, ..self }
     }
 }
 

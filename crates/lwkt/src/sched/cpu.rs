@@ -30,6 +30,7 @@ use crate::sched::wake::{Chain, Pushed, WakeList};
 use crate::sleep::{Channel, Left, Sleepers};
 use crate::spec::{RunTime, Spec};
 use crate::token::Link;
+use crate::trace::Kind;
 
 /// What a scheduler knows of one CPU.
 #[repr(align(128))]
@@ -245,7 +246,7 @@ impl Cpu {
         thread.hook.set_from_elsewhere(from_elsewhere);
         match self.wakes.push(thread) {
             // An interrupt on this very CPU ends its halt by itself.
-            Pushed::FoundAsleep if from_elsewhere => self.platform().raise_ipi(self.id),
+            Pushed::FoundAsleep if from_elsewhere => self.raise_ipi(),
             Pushed::FoundAsleep | Pushed::Queued => {}
             Pushed::Closed => return true,
         }
@@ -255,8 +256,13 @@ impl Cpu {
     /// Sees to it that the CPU looks at what was asked of its sleepers.
     pub(crate) fn nudge(&self) {
         if self.wakes.end_sleep() && self.scheduler.this() != self.id {
-            self.platform().raise_ipi(self.id);
+            self.raise_ipi();
         }
+    }
+
+    fn raise_ipi(&self) {
+        self.scheduler.note(|| Kind::Ipi { to: self.id });
+        self.platform().raise_ipi(self.id);
     }
 
     /// Ends the CPU, once the scheduler says that it is stopped.
@@ -266,7 +272,7 @@ impl Cpu {
             // SAFETY: nobody has run threads here, and nobody will.
             unsafe { self.abandon() };
         } else {
-            self.platform().raise_ipi(self.id);
+            self.raise_ipi();
         }
     }
 }
@@ -324,6 +330,7 @@ impl Cpu {
         self.sections.open();
         if me.hook.block() {
             me.seen.set_state(ThreadState::Blocked);
+            self.scheduler.note(|| Kind::Block { thread: me.seen.id() });
             // SAFETY: a context is its thread's own, on its CPU, in thread context; and `cx` stays where it is.
             unsafe { self.give_way(me, cx.chain(), cx.chain(), now) };
         }
@@ -346,6 +353,8 @@ impl Cpu {
         let now = self.now();
         let held = cx.chain();
         let wanted = more(held);
+        let token = core::ptr::from_ref(wanted.word).addr();
+        self.scheduler.note(|| Kind::Contention { thread: me.seen.id(), token });
         self.sections.open();
         self.counts.token_collisions.add(1);
         // SAFETY: a context is its thread's own, on its CPU, in thread context.
@@ -513,6 +522,8 @@ impl Cpu {
             from.seen.run_ns.add(now.saturating_since(since).as_nanos() as u64);
         }
         self.counts.switches.add(1);
+        let id = |thread: Option<&'static Thread>| thread.map(|thread| thread.seen.id());
+        self.scheduler.note(|| Kind::Switch { from: id(from), to: id(to) });
         self.current.store(to);
         self.sections.turn_is_over.store(false, Ordering::Relaxed);
         let Some(to) = to else { return &self.idle };
@@ -589,6 +600,7 @@ impl Cpu {
             count.add(1);
         }
         thread.seen.set_state(ThreadState::Ready);
+        self.scheduler.note(|| Kind::Wake { thread: thread.seen.id() });
         local.run_queue.push(thread, thread.seen.priority());
     }
 

@@ -22,6 +22,7 @@ use crate::sched::stack_size::StackSize;
 use crate::sched::thread::Thread;
 use crate::sleep::Masks;
 use crate::spec::{Config, Spec};
+use crate::trace::{Event, Kind, Trace};
 
 /// Threads on the CPUs of one machine.
 ///
@@ -37,6 +38,7 @@ pub struct Scheduler {
     cpus: Box<[AtomicRef<Cpu>]>,
     /// Which CPUs have sleepers.
     sleeping: Masks,
+    trace: Option<Trace>,
 }
 
 impl Scheduler {
@@ -60,6 +62,7 @@ impl Scheduler {
             ipis,
             cpus: (0..count).map(|_| AtomicRef::none()).collect(),
             sleeping: Masks::new(),
+            trace: Trace::new(count, config.trace_events),
         }));
         for ((id, cpu), attention) in (0..).map(CpuId).zip(&scheduler.cpus).zip(attention) {
             cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler, attention)))));
@@ -165,6 +168,24 @@ impl Scheduler {
     /// or one be left out that has just begun. From any context.
     pub fn threads(&self, each: &mut dyn FnMut(&ThreadInfo)) {
         self.cpus().flat_map(Cpu::slots).filter_map(Thread::info).for_each(|info| each(&info));
+    }
+
+    /// Shows the events that were kept, those of a CPU in the order in which it did them. Nothing without a
+    /// [trace](crate::trace). From any context; events that are written meanwhile may be left out.
+    pub fn trace(&self, each: &mut dyn FnMut(&Event)) {
+        if let Some(trace) = &self.trace {
+            trace.read(each);
+        }
+    }
+
+    /// Writes down what the caller does.
+    #[inline]
+    pub(crate) fn note(&self, kind: impl FnOnce() -> Kind) {
+        if cfg!(feature = "trace")
+            && let Some(trace) = &self.trace
+        {
+            trace.write(Event { at: self.platform.now(), cpu: self.this(), kind: kind() });
+        }
     }
 
     /// What `cpu` has done. From any context.

@@ -1,0 +1,66 @@
+//! The trace of what a scheduler does.
+#![cfg(all(feature = "std", feature = "trace", not(loom)))]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use dfly_hal::{CpuId, ThreadWait};
+use dfly_lwkt::host::Machine;
+use dfly_lwkt::sleep::Ident;
+use dfly_lwkt::trace::{Event, Kind};
+use dfly_lwkt::{Config, Scheduler, ThreadId};
+
+fn events(scheduler: &Scheduler) -> Vec<Event> {
+    let mut events = Vec::new();
+    scheduler.trace(&mut |event| events.push(*event));
+    events
+}
+
+/// A thread that sleeps once, from its beginning to its end.
+fn sleeper(machine: &Machine) -> ThreadId {
+    let scheduler = machine.scheduler();
+    let thread = scheduler.spawn(CpuId(0), "sleeper".into(), |cx| cx.interlock(Ident(1)).wait(None).unwrap());
+    let thread = thread.unwrap();
+    let mut asleep = false;
+    while !asleep {
+        scheduler.threads(&mut |thread| asleep |= thread.sleeps_on.is_some());
+        std::thread::yield_now();
+    }
+    scheduler.wakeup(Ident(1));
+    let id = thread.id();
+    thread.join(&mut ThreadWait::new()).unwrap();
+    id
+}
+
+#[test]
+fn a_trace_tells_the_life_of_a_thread() {
+    let machine = Machine::start(1, Config::default().trace_events(64)).unwrap();
+    let id = sleeper(&machine);
+    let about = |event: &&Event| match event.kind {
+        Kind::Switch { from, to } => from == Some(id) || to == Some(id),
+        Kind::Block { thread } | Kind::Wake { thread } => thread == id,
+        _ => false,
+    };
+    // Its last switch may not have come.
+    let all = events(machine.scheduler());
+    let life: Vec<Kind> = all.iter().filter(about).map(|event| event.kind).take(6).collect();
+    let (to, from) = (Kind::Switch { from: None, to: Some(id) }, Kind::Switch { from: Some(id), to: None });
+    let expected =
+        [Kind::Wake { thread: id }, to, Kind::Block { thread: id }, from, Kind::Wake { thread: id }, to];
+    assert_eq!(life, expected);
+    let on_cpu: Vec<_> = all.iter().filter(|event| event.cpu == CpuId(0)).map(|event| event.at).collect();
+    assert!(on_cpu.is_sorted());
+}
+
+#[test]
+fn a_ring_forgets_what_is_oldest_and_without_room_there_is_none() {
+    let machine = Machine::start(1, Config::default().trace_events(4)).unwrap();
+    (0..3).for_each(|_| drop(sleeper(&machine)));
+    // What is being written is left out.
+    let on_cpu = || events(machine.scheduler()).iter().filter(|event| event.cpu == CpuId(0)).count();
+    while on_cpu() < 4 {
+        std::thread::yield_now();
+    }
+    assert_eq!(on_cpu(), 4);
+    let machine = Machine::start(1, Config::default()).unwrap();
+    sleeper(&machine);
+    assert_eq!(events(machine.scheduler()), []);
+}
