@@ -53,7 +53,9 @@ fn a_trace_tells_the_life_of_a_thread() {
 #[test]
 fn a_ring_forgets_what_is_oldest_and_without_room_there_is_none() {
     let machine = Machine::start(1, Config::default().trace_events(4)).unwrap();
-    (0..3).for_each(|_| drop(sleeper(&machine)));
+    for _ in 0..3 {
+        sleeper(&machine);
+    }
     // What is being written is left out.
     let on_cpu = || events(machine.scheduler()).iter().filter(|event| event.cpu == CpuId(0)).count();
     while on_cpu() < 4 {

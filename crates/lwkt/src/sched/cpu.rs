@@ -272,7 +272,7 @@ impl Cpu {
             // SAFETY: nobody has run threads here, and nobody will.
             unsafe { self.abandon() };
         } else {
-            self.raise_ipi();
+            self.platform().raise_ipi(self.id);
         }
     }
 }
