@@ -65,9 +65,13 @@
 //! is built with it turns it on before threads run (`CPACR_EL1`, `mstatus.FS`), and saves the rest in its interrupt
 //! entry. One that is built without it and turns it on for somebody saves all of it itself.
 //!
+//! A stack overflow ends the machine or the process before it has written to anything, where the [platform](Platform::stack)
+//! has a guard page below the stack, as hosts have; [`overflowed_at`] names the thread. Where it has none the lowest words
+//! are looked at when the thread switches, and then it panics: by then memory below the stack was written to, whosever it is.
+//!
 //! # Not here yet
 //!
-//! Preemption, migration, and guard pages.
+//! Preemption and migration.
 //! Until there is preemption an interrupt thread waits until the thread that runs waits or yields.
 //!
 //! # Features
@@ -91,6 +95,7 @@ mod sched;
 #[cfg(any(feature = "std", loom, own_stacks))]
 pub mod sleep;
 mod spec;
+mod stack;
 #[cfg(any(feature = "std", loom, own_stacks))]
 pub mod token;
 #[cfg(any(feature = "std", loom, own_stacks))]
@@ -100,6 +105,7 @@ pub use platform::Platform;
 #[cfg(any(feature = "std", loom, own_stacks))]
 pub use sched::*;
 pub use spec::{Config, Name, Priority, RunTime, Spec};
+pub use stack::StackMemory;
 
 /// The example of the README is a test.
 #[cfg(all(doctest, feature = "std"))]

@@ -2,6 +2,8 @@
 
 use dfly_hal::{Clock, Cpus};
 
+use crate::stack::StackMemory;
+
 /// The machine that a scheduler runs on: its CPUs, its clock, and how a CPU rests.
 pub trait Platform: Cpus + Clock {
     /// Nothing is runnable on the calling CPU: halts it until an interrupt or an IPI comes. Called in the idle context,
@@ -19,5 +21,15 @@ pub trait Platform: Cpus + Clock {
     /// By default never with `std`, where nothing interrupts a CPU; without it always, which is safe everywhere.
     fn in_interrupt(&self) -> bool {
         cfg!(not(any(feature = "std", loom)))
+    }
+
+    /// Memory for the stack of a thread: at least `bytes`, which is a power of two from 8 KiB up. `None` if there is no more.
+    /// Called where somebody spawns. It never comes back, and is used for one thread after the other.
+    ///
+    /// By default [`StackMemory::allocate`]. A kernel that has page tables leaves a page below a stack unmapped, and says
+    /// so: then the handler of page faults ends the machine, and learns from [`overflowed_at`](crate::overflowed_at) whose
+    /// stack it was. On which stack that handler runs must not depend on the thread.
+    fn stack(&self, bytes: usize) -> Option<StackMemory> {
+        StackMemory::allocate(bytes)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use dfly_lwkt::host::name_overflows;
 use kernel::{Session, Verdict};
 use vkernel::{Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
 
@@ -36,6 +37,9 @@ struct Args {
 
 fn main() -> ExitCode {
     exit_on_panic();
+    if let Err(error) = name_overflows() {
+        eprintln!("vkernel: whose stack overflows will not be said: {error}");
+    }
     let verdict = run(&Args::parse());
     restore_terminal();
     match verdict {

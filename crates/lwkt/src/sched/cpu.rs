@@ -220,7 +220,7 @@ impl Cpu {
         if let Some(slot) = self.free.lock().get_mut(size.index()).and_then(FreeList::pop) {
             return Ok(slot);
         }
-        let stack = Stack::new(size).ok_or(SpawnError::NoMemory(size.bytes()))?;
+        let stack = Stack::new(size, self.platform()).ok_or(SpawnError::NoMemory(size.bytes()))?;
         let slot: &'static Thread = Box::leak(Box::new(Thread::new(self, stack)));
         // The lock is for others who add a slot; who looks needs none.
         let _free = self.free.lock();

@@ -19,6 +19,18 @@ use crate::sched::error::ConfigError;
 use crate::sched::scheduler::Scheduler;
 use crate::spec::Config;
 
+#[cfg(all(own_stacks, unix, not(miri)))]
+pub use crate::sched::overflow::name_overflows;
+
+/// Does nothing here, where an OS thread stands in for each thread: Rust says itself whose stack has overflowed.
+///
+/// # Errors
+/// None.
+#[cfg(not(all(own_stacks, unix, not(miri))))]
+pub fn name_overflows() -> io::Result<()> {
+    Ok(())
+}
+
 /// CPUs that are host threads, with the host's clock. A CPU halts by parking its thread.
 #[derive(Debug)]
 pub struct HostPlatform {

@@ -81,6 +81,8 @@ pub struct ThreadInfo {
     /// How much of the stack it has used at the most, as far as the paint in it tells. `None` where its stack is not
     /// ours to look at: where a parked OS thread stands in for it.
     pub stack_used_bytes: Option<usize>,
+    /// Whether an overflow of the stack faults, before it has written to anything. Else it is found at the next switch.
+    pub stack_is_guarded: bool,
 }
 
 /// What a CPU has done since it began to run threads.

@@ -21,6 +21,9 @@ mod ipis;
 pub(crate) mod link;
 #[expect(unsafe_code, reason = "lends a CPU its value")]
 mod per_cpu;
+#[cfg(all(own_stacks, unix, feature = "std", not(any(miri, loom))))]
+#[expect(unsafe_code, reason = "handles a signal")]
+mod overflow;
 mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
@@ -42,5 +45,5 @@ pub use ipis::{Ipis, SchedulerCpus};
 pub use per_cpu::PerCpu;
 #[cfg(not(loom))]
 pub use preempt::enable_preemption;
-pub use registry::current;
+pub use registry::{current, overflowed_at};
 pub use scheduler::Scheduler;

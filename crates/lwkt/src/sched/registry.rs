@@ -5,6 +5,7 @@ use core::ptr;
 // `core`'s atomic, not the facade's: loom's have no place in a static.
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::sched::cpu::Cpu;
 use crate::sched::info::ThreadInfo;
 use crate::sched::scheduler::Scheduler;
 
@@ -12,6 +13,13 @@ use crate::sched::scheduler::Scheduler;
 /// From any context. On a host, where a CPU of one machine may be a thread of another, the machine made last comes first.
 pub fn current() -> Option<ThreadInfo> {
     schedulers().find_map(Scheduler::current)
+}
+
+/// The thread whose stack has the page that guards it at `address`: for the handler of page faults, which names it before it
+/// ends the machine. From any context.
+pub fn overflowed_at(address: usize) -> Option<ThreadInfo> {
+    let mut slots = schedulers().flat_map(Scheduler::cpus).flat_map(Cpu::slots);
+    slots.find(|slot| slot.stack.guard().contains(&address))?.info()
 }
 
 static NEWEST: AtomicPtr<Link> = AtomicPtr::new(ptr::null_mut());

@@ -111,8 +111,9 @@ impl Scheduler {
     /// Makes a thread on `cpu`, where it stays, that calls `f` and ends. From any thread or host thread.
     ///
     /// This is where memory is allocated: a box for `f`, a message for its end, and a stack unless that of an ended thread
-    /// can be used again. The stack is not guarded by a page: a thread that overflows it writes to memory that is not
-    /// its own, and that is found at its next switch, by a panic that names it.
+    /// can be used again. What the [platform](Platform::stack) gives may have a guard page below it: then an overflow is a
+    /// fault. Otherwise a thread that overflows it writes to memory that is not its own, and that is found at its next
+    /// switch, by a panic that names it. [`ThreadInfo::stack_is_guarded`] says which.
     ///
     /// With the feature `std` a panic of `f` ends this thread only.
     pub fn spawn(
@@ -228,7 +229,7 @@ impl Scheduler {
         self.cpus.get(id.index())?.load()
     }
 
-    fn cpus(&self) -> impl Iterator<Item = &'static Cpu> {
+    pub(crate) fn cpus(&self) -> impl Iterator<Item = &'static Cpu> {
         self.cpus.iter().filter_map(AtomicRef::load)
     }
 }

@@ -55,6 +55,7 @@ impl Seen {
             run_time: Duration::from_nanos(self.run_ns.get()),
             stack_bytes: thread.stack.size().bytes(),
             stack_used_bytes: thread.stack.used_bytes(),
+            stack_is_guarded: thread.stack.is_guarded(),
         };
         // Acquire: pairs with the fence of `fill`.
         fence(Ordering::Acquire);

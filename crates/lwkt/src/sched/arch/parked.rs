@@ -5,6 +5,7 @@
 //! thread-locals, and that the host looks after their stacks.
 
 use core::cell::Cell;
+use core::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(loom)]
@@ -15,6 +16,7 @@ use std::thread::{self, Builder, Thread};
 use dfly_hal::CpuId;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
 
+use crate::platform::Platform;
 use crate::sched::stack_size::StackSize;
 
 /// Each thread is an OS thread, and what its frames lend is its own.
@@ -25,7 +27,7 @@ pub(crate) struct Stack(StackSize);
 
 impl Stack {
     #[expect(clippy::unnecessary_wraps, reason = "as where it allocates")]
-    pub(crate) fn new(size: StackSize) -> Option<Self> {
+    pub(crate) fn new(size: StackSize, _platform: &dyn Platform) -> Option<Self> {
         Some(Self(size))
     }
 
@@ -39,6 +41,16 @@ impl Stack {
 
     pub(crate) fn is_whole(&self) -> bool {
         true
+    }
+
+    /// By the host.
+    pub(crate) fn is_guarded(&self) -> bool {
+        true
+    }
+
+    /// The host knows, and says whose it was.
+    pub(crate) fn guard(&self) -> Range<usize> {
+        0..0
     }
 
     pub(crate) fn used_bytes(&self) -> Option<usize> {

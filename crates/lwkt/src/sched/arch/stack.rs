@@ -1,13 +1,13 @@
-//! The memory of a thread's stack.
+//! A thread's stack: how much of it was used, and whether that was too much.
 
-use core::alloc::Layout;
+use core::ops::Range;
 use core::ptr::NonNull;
 
-use alloc::alloc::alloc;
-
+use crate::platform::Platform;
 use crate::sched::stack_size::StackSize;
+use crate::stack::StackMemory;
 
-/// What unused stack is painted with, and what guards its lower end.
+/// What unused stack is painted with, and what guards its lower end where no page does.
 const PAINT: u64 = 0x5afe_57ac_5afe_57ac;
 
 /// How many words at the lower end are looked at, at each switch.
@@ -18,6 +18,7 @@ const GUARD_WORDS: usize = 8;
 pub(crate) struct Stack {
     bottom: NonNull<u64>,
     size: StackSize,
+    guard_bytes: usize,
 }
 
 // SAFETY: the memory is written by the thread on it and by `paint`, whose caller owns it; all else only looks, with
@@ -28,11 +29,9 @@ unsafe impl Sync for Stack {}
 
 impl Stack {
     /// Not painted yet. `None` if there is no memory.
-    pub(crate) fn new(size: StackSize) -> Option<Self> {
-        let layout = Layout::from_size_align(size.bytes(), 4096).ok()?;
-        // SAFETY: the size is not 0.
-        let bottom = NonNull::new(unsafe { alloc(layout) })?.cast();
-        Some(Self { bottom, size })
+    pub(crate) fn new(size: StackSize, platform: &dyn Platform) -> Option<Self> {
+        let StackMemory { bottom, bytes, guard_bytes } = platform.stack(size.bytes())?;
+        (bytes >= size.bytes()).then_some(Self { bottom: bottom.cast(), size, guard_bytes })
     }
 
     pub(crate) fn size(&self) -> StackSize {
@@ -41,6 +40,17 @@ impl Stack {
 
     fn words(&self) -> usize {
         self.size.bytes() / size_of::<u64>()
+    }
+
+    /// Whether an overflow faults, so that nothing is written to by it.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard_bytes > 0
+    }
+
+    /// Where it does.
+    pub(crate) fn guard(&self) -> Range<usize> {
+        let end = self.bottom.addr().get();
+        end.saturating_sub(self.guard_bytes)..end
     }
 
     /// The end that a thread starts from, aligned to a page.
@@ -71,10 +81,11 @@ impl Stack {
         unsafe { at.read_volatile() == PAINT }
     }
 
-    /// Whether the lower end is as it was painted: a thread that has overflowed its stack has most likely changed it.
+    /// Whether the lower end is as it was painted: a thread that has overflowed its stack has most likely changed it. One
+    /// that is guarded by a page could not.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
-        (0..GUARD_WORDS).all(|word| self.is_painted(word))
+        self.is_guarded() || (0..GUARD_WORDS).all(|word| self.is_painted(word))
     }
 
     /// How much was used at the most, as far as the paint tells. Looks at all of what was not.
@@ -87,11 +98,17 @@ impl Stack {
 
 #[cfg(test)]
 mod tests {
+    use core::alloc::Layout;
+
     use super::*;
 
     #[test]
     fn what_was_written_to_is_found_and_a_broken_end_too() {
-        let stack = Stack::new(StackSize::for_bytes(StackSize::MIN_BYTES).unwrap()).unwrap();
+        let layout = Layout::from_size_align(StackSize::MIN_BYTES, 4096).unwrap();
+        // SAFETY: the size is not 0.
+        let bottom = NonNull::new(unsafe { alloc::alloc::alloc(layout) }).unwrap().cast();
+        let size = StackSize::for_bytes(StackSize::MIN_BYTES).unwrap();
+        let stack = Stack { bottom, size, guard_bytes: 0 };
         assert_eq!(stack.size().bytes(), StackSize::MIN_BYTES);
         // SAFETY: no thread is on it.
         unsafe { stack.paint() };
@@ -113,8 +130,8 @@ mod tests {
         assert!(!stack.is_whole());
         write(StackSize::MIN_BYTES);
         assert_eq!(stack.used_bytes(), Some(StackSize::MIN_BYTES));
-        let layout = Layout::from_size_align(StackSize::MIN_BYTES, 4096).unwrap();
+        assert!(Stack { guard_bytes: 4096, ..stack }.is_whole());
         // SAFETY: as it was allocated; a stack is never freed but here.
-        unsafe { alloc::alloc::dealloc(stack.bottom.as_ptr().cast(), layout) };
+        unsafe { alloc::alloc::dealloc(bottom.as_ptr().cast(), layout) };
     }
 }
