@@ -19,11 +19,11 @@ mod info;
 mod ipis;
 #[expect(unsafe_code, reason = "pointers to what is never freed")]
 pub(crate) mod link;
-#[expect(unsafe_code, reason = "lends a CPU its value")]
-mod per_cpu;
 #[cfg(all(own_stacks, unix, feature = "std", not(any(miri, loom))))]
 #[expect(unsafe_code, reason = "handles a signal")]
 mod overflow;
+#[expect(unsafe_code, reason = "lends a CPU its value")]
+mod per_cpu;
 mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
