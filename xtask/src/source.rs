@@ -36,6 +36,7 @@ const UNSAFE: &[&str] = &[
     "crates/lwkt/src/lock/spin.rs",
     "crates/lwkt/src/sched/arch",
     "crates/lwkt/src/sched/cpu.rs",
+    "crates/lwkt/src/sched/critical.rs",
     "crates/lwkt/src/sched/cx.rs",
     "crates/lwkt/src/sched/host.rs",
     "crates/lwkt/src/sched/ipis.rs",

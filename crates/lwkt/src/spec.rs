@@ -40,6 +40,9 @@ impl Priority {
     /// The most important.
     pub const MAX: Self = Self(31);
 
+    /// The most important that does not preempt.
+    pub(crate) const BELOW_INTERRUPT: Self = Self(Self::INT_SUPPORT.0 - 1);
+
     /// How many there are.
     pub const COUNT: usize = Self::MAX.0 as usize + 1;
 

@@ -20,7 +20,7 @@ use crate::sched::error::{RunError, SpawnError};
 use crate::sched::handle::Exit;
 use crate::sched::info::{CpuStats, ThreadId, ThreadState};
 use crate::sched::link::AtomicRef;
-use crate::sched::preempt::set_here;
+use crate::sched::preempt::{self, set_here};
 use crate::sched::run_queue::RunQueue;
 use crate::sched::scheduler::Scheduler;
 use crate::sched::seen::Counter;
@@ -28,7 +28,7 @@ use crate::sched::stack_size::StackSize;
 use crate::sched::thread::{Main, Thread};
 use crate::sched::wake::{Chain, Pushed, WakeList};
 use crate::sleep::{Channel, Left, Sleepers};
-use crate::spec::{RunTime, Spec};
+use crate::spec::{Priority, RunTime, Spec};
 use crate::token::Link;
 use crate::trace::Kind;
 
@@ -52,12 +52,15 @@ pub(crate) struct Cpu {
     slots: AtomicRef<Thread>,
     /// Slots that may be used again, by size of their stack.
     free: Lock<[FreeList; StackSize::COUNT]>,
-    counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// Touched by the CPU in thread or idle context only, and inside of a section, so by nobody that interrupts it.
 struct Local {
     run_queue: RunQueue<Thread>,
+    /// The thread that was preempted last; it links to the one that it has preempted. As long as there is one, whoever runs
+    /// has preempted it, and goes back to it.
+    victim: Option<&'static Thread>,
     /// The thread that has just ended: whoever is switched to frees its slot.
     ended: Option<&'static Thread>,
     /// When the context that runs was switched to, if that is measured.
@@ -85,9 +88,11 @@ impl FreeList {
 }
 
 #[derive(Default)]
-struct Counts {
+pub(crate) struct Counts {
     exited: Counter,
     switches: Counter,
+    preemptions: Counter,
+    pub(crate) preemptions_put_off: Counter,
     spawned: Counter,
     wakes_local: Counter,
     wakes_remote: Counter,
@@ -123,6 +128,7 @@ impl Cpu {
             sections: Sections::new(attention),
             local: UnsafeCell::new(Local {
                 run_queue: RunQueue::new(),
+                victim: None,
                 ended: None,
                 since: None,
                 announced: false,
@@ -167,6 +173,8 @@ impl Cpu {
         let Counts {
             exited,
             switches,
+            preemptions,
+            preemptions_put_off,
             spawned,
             wakes_local,
             wakes_remote,
@@ -179,6 +187,8 @@ impl Cpu {
             spawned: spawned.get(),
             exited: exited.get(),
             switches: switches.get(),
+            preemptions: preemptions.get(),
+            preemptions_put_off: preemptions_put_off.get(),
             wakes_local: wakes_local.get(),
             wakes_remote: wakes_remote.get(),
             ipis: ipis.get(),
@@ -244,19 +254,53 @@ impl Cpu {
     pub(crate) fn deliver(&self, thread: &'static Thread) -> bool {
         let from_elsewhere = self.scheduler.this() != self.id;
         thread.hook.set_from_elsewhere(from_elsewhere);
+        // Before the push: afterwards it may be anybody's.
+        let priority = thread.seen.priority();
         match self.wakes.push(thread) {
             // An interrupt on this very CPU ends its halt by itself.
             Pushed::FoundAsleep if from_elsewhere => self.raise_ipi(),
+            Pushed::Queued if priority.is_interrupt() && preempt::is_enabled() => {
+                self.ask_to_preempt(priority, from_elsewhere);
+            }
             Pushed::FoundAsleep | Pushed::Queued => {}
             Pushed::Closed => return true,
         }
         false
     }
 
+    /// A thread that may preempt has been put on the wake list of this CPU, which is awake.
+    #[cold]
+    fn ask_to_preempt(&self, priority: Priority, from_elsewhere: bool) {
+        if from_elsewhere {
+            // Who runs there may change at this moment, so it is not asked.
+            self.sections.attention().call();
+            return self.raise_ipi();
+        }
+        if self.current().is_some_and(|current| current.seen.priority() < priority) {
+            self.sections.attention().call();
+            if self.sections.count() == 0 {
+                self.attend();
+            } else {
+                self.counts.preemptions_put_off.add(1);
+            }
+        }
+    }
+
     /// Sees to it that the CPU looks at what was asked of its sleepers.
     pub(crate) fn nudge(&self) {
-        if self.wakes.end_sleep() && self.scheduler.this() != self.id {
-            self.raise_ipi();
+        let from_elsewhere = self.scheduler.this() != self.id;
+        if self.wakes.end_sleep() {
+            if from_elsewhere {
+                self.raise_ipi();
+            }
+        } else if preempt::is_enabled() {
+            // One of the sleepers may preempt.
+            self.sections.attention().call();
+            if from_elsewhere {
+                self.raise_ipi();
+            } else if self.sections.count() == 0 {
+                self.attend();
+            }
         }
     }
 
@@ -532,7 +576,7 @@ impl Cpu {
         &to.context
     }
 
-    /// The thread to run next, taken from the run queue, with its tokens; none where the CPU is to be idle, or is to end.
+    /// The thread to run next: the one that the caller has preempted, or from the run queue, with its tokens; none where the CPU is to be idle, or is to end.
     /// Threads whose tokens are not to be had are passed over.
     ///
     /// # Safety
@@ -549,11 +593,46 @@ impl Cpu {
             unsafe { thread.wanted.take(tries) }
         };
         let next = |local: &mut Local| {
+            if let Some(victim) = local.victim {
+                // It keeps its tokens.
+                local.victim = victim.hook.next();
+                return Some(victim);
+            }
             self.collect(local);
             local.run_queue.pop(has_its_tokens)
         };
         // SAFETY: as promised by the caller.
         unsafe { self.local(next) }
+    }
+
+    /// Lets more important threads of an interrupt's priority run before `me` goes on, one after the other, each until it
+    /// waits, yields or ends. Not those that want tokens, which `me` may hold.
+    ///
+    /// # Safety
+    /// The caller is `me`, on this CPU, with a section open, which is at its end but for this.
+    pub(crate) unsafe fn let_preempt(&self, me: &'static Thread) {
+        let mine = me.seen.priority();
+        while !self.scheduler.is_stopped() {
+            let now = self.now();
+            let next = |local: &mut Local| {
+                self.collect(local);
+                let next = local
+                    .run_queue
+                    .pop_above(mine.max(Priority::BELOW_INTERRUPT), |thread| !thread.wanted.is_any());
+                if next.is_some() {
+                    me.hook.set_next(local.victim.replace(me));
+                } else if local.run_queue.best().is_some_and(|best| best > mine) {
+                    self.sections.turn_is_over.store(true, Ordering::Relaxed);
+                }
+                next
+            };
+            // SAFETY: as promised by the caller.
+            let Some(next) = (unsafe { self.local(next) }) else { return };
+            self.counts.preemptions.add(1);
+            me.seen.set_state(ThreadState::Preempted);
+            // SAFETY: as above, and `next` was on the run queue. Nobody puts `me` on a list meanwhile: it is not blocked.
+            unsafe { self.switch(Some(me), Some(next), now) };
+        }
     }
 
     /// Whether threads are ready that were not picked.

@@ -13,6 +13,7 @@ use dfly_hal::sync::atomic::{AtomicBool, Ordering};
 use crate::sched::cpu::Cpu;
 use crate::sched::cx::Cx;
 use crate::sched::link::AtomicRef;
+use crate::sched::preempt;
 use crate::sched::thread::Thread;
 
 /// How many of the open sections are known by their place.
@@ -151,17 +152,34 @@ impl Cpu {
         )
     }
 
-    /// Handles IPIs, ticks and wakes that were put off, unless something else keeps this CPU to itself.
+    /// Handles IPIs, ticks and preempting threads that were put off, unless something else keeps this CPU to itself. By its
+    /// running thread or its idle context, without a section.
     #[cold]
-    fn attend(&self) {
-        if self.platform().in_interrupt() || is_panicking() {
-            return;
+    pub(crate) fn attend(&self) {
+        if preempt::is_here(self) && !self.platform().in_interrupt() && !is_panicking() {
+            self.attend_with(|| (), || ());
         }
-        self.attend_with(|| (), || ());
     }
 
-    /// The same: lets interrupts in while it does it, and not in between.
-    pub(crate) fn attend_with(&self, let_in: impl Fn(), keep_out: impl Fn()) {
+    /// Whether an interrupt that ends now should go through [`interrupt_exit`](Self::interrupt_exit).
+    #[inline]
+    pub(crate) fn needs_interrupt_exit(&self) -> bool {
+        let is_called = self.sections.attention.is_called() && self.current().is_some();
+        if is_called && self.sections.count() != 0 {
+            self.counts.preemptions_put_off.add(1);
+            return false;
+        }
+        is_called
+    }
+
+    /// The same as [`attend`](Self::attend), by an interrupt on its way back to the thread.
+    pub(crate) fn interrupt_exit(&self, let_in: fn(), keep_out: fn()) {
+        if self.current().is_some() {
+            self.attend_with(let_in, keep_out);
+        }
+    }
+
+    fn attend_with(&self, let_in: impl Fn(), keep_out: impl Fn()) {
         while self.sections.count() == 0 && self.sections.attention.is_called() {
             self.sections.open();
             let round = Round { sections: &self.sections };
@@ -175,6 +193,12 @@ impl Cpu {
                 ipis.tick();
             } else {
                 ipis.drain();
+            }
+            if preempt::is_enabled()
+                && let Some(me) = self.current()
+            {
+                // SAFETY: the caller is the running thread, and the round ends with this.
+                unsafe { self.let_preempt(me) };
             }
             keep_out();
             drop(round);

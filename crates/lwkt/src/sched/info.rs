@@ -40,6 +40,8 @@ pub enum ThreadState {
     Blocked,
     /// It ends.
     Exiting,
+    /// It was running, and goes on when a more important thread has waited, yielded or ended.
+    Preempted,
 }
 
 impl fmt::Display for ThreadState {
@@ -50,6 +52,7 @@ impl fmt::Display for ThreadState {
             Self::Running => "running",
             Self::Blocked => "blocked",
             Self::Exiting => "exiting",
+            Self::Preempted => "preempted",
         })
     }
 }
@@ -95,6 +98,10 @@ pub struct CpuStats {
     pub exited: u64,
     /// Switches from one context to another: threads, and the idle context.
     pub switches: u64,
+    /// How often a thread of it preempted another.
+    pub preemptions: u64,
+    /// How often one, an IPI message or a tick had to wait for the end of a critical section or a short lock.
+    pub preemptions_put_off: u64,
     /// Blocked threads woken from this CPU: by its threads and interrupts.
     pub wakes_local: u64,
     /// Blocked threads woken from elsewhere: by other CPUs, and by host threads that are none.

@@ -6,6 +6,7 @@
 mod arch;
 #[expect(unsafe_code, reason = "each CPU is the only one to touch its queues, and goes from stack to stack")]
 mod cpu;
+#[expect(unsafe_code, reason = "where a thread may be preempted")]
 mod critical;
 #[expect(unsafe_code, reason = "a context speaks for its thread")]
 mod cx;

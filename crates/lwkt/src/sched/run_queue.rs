@@ -38,8 +38,22 @@ impl<T: Node> RunQueue<T> {
     /// Takes the most important node that `fits`, of equals the one that came first. Each is asked once at most, and those
     /// that do not fit keep their places.
     #[inline]
-    pub(crate) fn pop(&mut self, mut fits: impl FnMut(&'static T) -> bool) -> Option<&'static T> {
-        let mut rest = self.ready;
+    pub(crate) fn pop(&mut self, fits: impl FnMut(&'static T) -> bool) -> Option<&'static T> {
+        self.pop_of(u32::MAX, fits)
+    }
+
+    /// As [`pop`](Self::pop), of those that are more important than `priority`.
+    pub(crate) fn pop_above(
+        &mut self,
+        priority: Priority,
+        fits: impl FnMut(&'static T) -> bool,
+    ) -> Option<&'static T> {
+        self.pop_of(u32::MAX << 1 << priority.get(), fits)
+    }
+
+    #[inline]
+    fn pop_of(&mut self, priorities: u32, mut fits: impl FnMut(&'static T) -> bool) -> Option<&'static T> {
+        let mut rest = self.ready & priorities;
         while let Some(bit) = rest.checked_ilog2() {
             rest &= !(1 << bit);
             let queue = self.queues.get_mut(bit as usize)?;

@@ -152,6 +152,25 @@ impl Scheduler {
         }
     }
 
+    /// Whether the interrupt that ends now on the calling CPU should go through [`interrupt_exit`](Self::interrupt_exit). From
+    /// the interrupt, when its handler is done.
+    pub fn needs_interrupt_exit(&self) -> bool {
+        self.cpu(self.this()).is_some_and(Cpu::needs_interrupt_exit)
+    }
+
+    /// What an interrupt of a machine does last: handles messages and ticks, and lets interrupt threads preempt the thread
+    /// that was interrupted. It returns when that one is to go on, which may take a while. Does nothing if the thread is in
+    /// a critical section, whose end then does it, or if the CPU was idle.
+    ///
+    /// On the stack of the interrupted thread (other interrupts need the CPU's own before this returns), with interrupts
+    /// off, the interrupt controller told that the interrupt is over, and [`Platform::in_interrupt`] no more. Interrupts
+    /// are let in by `let_in` and off again after `keep_out`, and when this returns.
+    pub fn interrupt_exit(&self, let_in: fn(), keep_out: fn()) {
+        if let Some(cpu) = self.cpu(self.this()) {
+            cpu.interrupt_exit(let_in, keep_out);
+        }
+    }
+
     /// The handler of the scheduler clock on the calling CPU: some 100 times in a second at most, where the CPU is not
     /// idle. Whoever runs [should yield](Cx::should_yield) to its equals, and passive IPI messages are handled.
     pub fn tick(&self) {

@@ -107,10 +107,12 @@ impl Variables {
 
     fn cpu(&mut self, cpu: u32, stats: &CpuStats) {
         let idle = stats.idle_time;
-        let rows: [(&str, &dyn Display); 8] = [
+        let rows: [(&str, &dyn Display); 10] = [
             ("spawned", &stats.spawned),
             ("exited", &stats.exited),
             ("switches", &stats.switches),
+            ("preemptions", &stats.preemptions),
+            ("preemptions_put_off", &stats.preemptions_put_off),
             ("wakes_local", &stats.wakes_local),
             ("wakes_remote", &stats.wakes_remote),
             ("ipis", &stats.ipis),
