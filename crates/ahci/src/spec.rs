@@ -16,6 +16,8 @@ pub use ata::{
 };
 pub use fis::{D2h, FisType, H2d, SetDeviceBits};
 pub use identify::{Identify, IdentifyError, LogicalSector, text_of};
-pub use memory::{CommandHeader, HeaderFlags, Prd, RECEIVED_BYTES, ReceivedAt, TABLE_PRDT_AT, TableHead};
+pub use memory::{
+    CommandHeader, HeaderFlags, Prd, RECEIVED_BYTES, ReceivedAt, TABLE_ACMD_AT, TABLE_CFIS_AT, TABLE_PRDT_AT,
+};
 pub use regs::*;
 pub use scsi::{Capacity, Cdb, Sense, SenseKey};

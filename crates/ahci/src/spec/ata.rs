@@ -287,10 +287,10 @@ pub struct QueuedError {
 }
 
 impl QueuedError {
-    /// The tag of the queued command that failed, if the page is whole and is about one.
+    /// The tag of the queued command that failed, if the page is whole and is about one. A page of zeroes is not.
     pub fn failed_tag(&self) -> Option<u8> {
         let sum = self.as_bytes().iter().fold(0_u8, |sum, &byte| sum.wrapping_add(byte));
-        (sum == 0 && self.tag & 0x80 == 0).then_some(self.tag & 0x1f)
+        (sum == 0 && self.tag & 0x80 == 0 && AtaStatus(self.status).is_error()).then_some(self.tag & 0x1f)
     }
 
     /// Sets the checksum.
@@ -338,7 +338,8 @@ mod tests {
     #[test]
     fn a_log_page_counts_only_whole_and_about_a_queued_command() {
         let mut page = QueuedError::new_zeroed();
-        page.tag = 17;
+        assert_eq!(page.failed_tag(), None, "it says nothing");
+        (page.tag, page.status) = (17, 0x41);
         page.seal();
         assert_eq!(page.failed_tag(), Some(17));
         page.error = 0x40;

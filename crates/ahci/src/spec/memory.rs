@@ -4,8 +4,6 @@ use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::fis::H2d;
-
 /// An entry of the command list [4.2.2].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -49,18 +47,10 @@ pub struct HeaderFlags {
     pub pmp: u8,
 }
 
-/// The beginning of a command table [4.2.3]; the PRDT follows.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct TableHead {
-    /// The command FIS.
-    pub cfis: H2d,
-    /// The rest of its room.
-    pub cfis_rest: [U32; 11],
-    /// A packet.
-    pub acmd: [u8; 16],
-}
-
+/// Where the command FIS lies in a command table [4.2.3.1].
+pub const TABLE_CFIS_AT: usize = 0x00;
+/// Where a packet lies in a command table [4.2.3.2].
+pub const TABLE_ACMD_AT: usize = 0x40;
 /// Where the PRDT begins in a command table [4.2.3].
 pub const TABLE_PRDT_AT: usize = 0x80;
 
@@ -129,5 +119,4 @@ pub enum ReceivedAt {
 
 const _: () = {
     assert!(size_of::<CommandHeader>() == 32 && size_of::<Prd>() == 16);
-    assert!(core::mem::offset_of!(TableHead, acmd) == 0x40 && size_of::<TableHead>() == 0x50);
 };
