@@ -13,7 +13,8 @@
 //!
 //! On top of the trait: [`walk()`] finds a path, with symbolic links, variant symlinks ([`varsym`]) and every limit;
 //! [`At`] binds a waiter for a chain of calls; [`Attr::check`] and [`SetAttr::apply`] are the rules of permission that
-//! all file systems share; a [`MountTable`] joins file systems to one tree; [`text`] writes names and attributes for
+//! all file systems share; an [`FsServer`] runs a file system in threads of its own, behind a port, and a [`PortFs`] is
+//! that file system for others; a [`MountTable`] joins file systems to one tree; [`text`] writes names and attributes for
 //! people; `mem::MemFs` (feature `mem`) is a file system in memory that serves all of it.
 //!
 //! ```
@@ -43,14 +44,15 @@
 //! | [`FileSystem`] operations | their file system's | yes, through [`Call::wait`] | no | their file system's |
 //! | [`FileSystem::root`], [`FileSystem::close`] | their file system's | no | no | their file system's |
 //! | [`walk()`], [`walk_parent`], [`At`] | no | yes, in the file system | no | 2.5 KiB, 3.5 KiB in a link |
+//! | [`PortFs`] | a message for each of its calls, once; `close` one each | yes | no | 1 KiB |
+//! | [`FsServer::run`] | the buffers of messages, once | yes | no | 1 KiB, and its file system's |
 //! | [`MountTable`] | yes, to mount and to list | yes, in the file systems | no | 3.5 KiB |
 //! | [`Name`], [`Attr`], [`SetAttr`], [`Cred`], [`Errno`], [`Error`] | no | no | yes | small |
 //! | [`varsym::expand`] | no | no | yes | 256 bytes |
 //! | [`text`] | no | no | yes | small |
 //! | `mem::MemFs` | yes | no, but for its short lock | no | small |
 //!
-//! What is not here yet: operations as messages for a file system in a thread or process of its own (with the typed ports
-//! of `msgport`), advisory locks, extended attributes, `ioctl` and `mmap`.
+//! What is not here yet: advisory locks, extended attributes, `ioctl` and `mmap`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -70,6 +72,7 @@ pub mod mem;
 mod mount;
 mod name;
 mod path_text;
+mod port;
 pub mod text;
 pub mod varsym;
 mod walk;
@@ -86,6 +89,7 @@ pub use fs::{
 pub use mount::{MountTable, Mounted, OpenFile, Place};
 pub use name::{NAME_MAX, Name, NameBuf, NameError, PATH_MAX};
 pub use path_text::PathText;
+pub use port::{FsServer, PortFs};
 pub use walk::{Last, Parent, SYMLINKS_MAX, Walk, readlink, walk, walk_parent};
 
 #[cfg(all(doctest, feature = "mem"))]
