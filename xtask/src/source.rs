@@ -50,6 +50,7 @@ const UNSAFE: &[&str] = &[
     "crates/lwkt/src/token/held.rs",
     "crates/lwkt/src/token/irq.rs",
     "crates/lwkt/src/token/mod.rs",
+    "crates/lwkt/src/token/model.rs",
     "crates/lwkt/src/token/wanted.rs",
     "crates/msgport/src/carrier",
     "crates/nvme/src/lend.rs",

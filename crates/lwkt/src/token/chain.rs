@@ -11,7 +11,7 @@ use core::ptr;
 use super::word::{Manners, Word};
 
 /// One hold.
-#[derive(Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Link<'a> {
     pub(crate) word: &'a Word,
     pub(crate) mode: Mode,

@@ -4,6 +4,9 @@ mod chain;
 mod held;
 mod hold;
 mod irq;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod pool;
 mod wanted;
 mod word;

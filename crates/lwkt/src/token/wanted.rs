@@ -11,7 +11,7 @@ use super::word::Manners;
 /// So often a set is tried in the order of its chain; then it is by address.
 const UNSORTED: u32 = 3;
 /// So often a share lets those pass who wait to have its token alone; then it is its turn, too.
-const COURTESY: u32 = 32;
+const COURTESY: u32 = if cfg!(loom) { 5 } else { 32 };
 
 /// The tokens of a thread that is off its CPU: the CPU takes them on its behalf, all or none.
 #[derive(Default)]

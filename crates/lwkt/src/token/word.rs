@@ -14,6 +14,7 @@ const REQUESTED: u32 = 1 << 30;
 const MAX_SHARERS: u32 = REQUESTED - 1;
 
 /// A token without its data.
+#[derive(Debug)]
 pub(crate) struct Word {
     word: AtomicU32,
     site: Site,

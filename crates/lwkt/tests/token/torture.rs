@@ -84,6 +84,8 @@ fn pause(cx: &mut Cx<'_>, random: &mut Random) {
             block_on(cx, sleep_until(clock, soon), None).unwrap();
         }
         1..=3 => cx.yield_now(),
+        // Others want what it holds, and do not get it.
+        4 => (0..random.below(3)).for_each(|_| std::thread::yield_now()),
         _ => {}
     }
 }
