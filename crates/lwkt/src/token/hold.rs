@@ -11,7 +11,7 @@ use super::{Named, Token};
 use crate::sched::Cx;
 
 /// So often a thread looks before it gives up what it holds, and its CPU to others.
-const LOOKS: u32 = if cfg!(loom) { 1 } else { 7 };
+const LOOKS: u32 = if cfg!(loom) { 0 } else { 7 };
 
 /// Tokens.
 ///
