@@ -18,6 +18,63 @@ use crate::ondisk::{Offset, Zone};
 /// Levels that a tree can have. A level is added only when the root is full, so even 2^60 records need fewer.
 pub(crate) const MAX_DEPTH: usize = 16;
 
+/// Where a walk gets its nodes from: the cache, or an operation that has changed some of them.
+pub(crate) trait Source {
+    /// A node that was checked.
+    type Node<'s>: core::ops::Deref<Target = Node>
+    where
+        Self: 's;
+
+    /// The address of the root.
+    fn root(&self) -> Offset;
+
+    /// The node at `at`, checked for everything that can be seen in it alone. May block.
+    fn node(&self, w: &mut dyn Wait, at: Offset) -> Result<Self::Node<'_>, Error>;
+}
+
+impl Source for Media {
+    type Node<'s> = NodeRef;
+
+    fn root(&self) -> Offset {
+        self.btree_root()
+    }
+
+    fn node(&self, w: &mut dyn Wait, at: Offset) -> Result<NodeRef, Error> {
+        NodeRef::load(self, w, at)
+    }
+}
+
+/// The child in slot `index` of `parent`, which lies at `parent_at`, checked against its slot. May block.
+pub(crate) fn child<'s, S: Source>(
+    source: &'s S,
+    w: &mut dyn Wait,
+    (parent, parent_at): (&Node, Offset),
+    index: usize,
+) -> Result<(Offset, S::Node<'s>), Error> {
+    let Some([slot, next]) = parent.elements.get(index..).and_then(|e| e.first_chunk()) else {
+        return Err(Error::corrupt(Structure::Node, parent_at, "no such child"));
+    };
+    let at = Offset(slot.as_internal().subtree_offset.get());
+    let child = source.node(w, at)?;
+    let wrong = |what| Error::corrupt(Structure::Node, at, what);
+    let node: &Node = &child;
+    if node.node_type != slot.base.btype {
+        return Err(wrong("node is of another type than its parent says"));
+    }
+    if node.parent.get() != parent_at.0 {
+        return Err(wrong("node has another parent"));
+    }
+    if node.keys().next().is_some_and(|first| first < slot.base.key()) {
+        return Err(wrong("node begins left of its parent's bound"));
+    }
+    let right = next.base.key();
+    let fits = |last: Key| if node.is_leaf() { last < right } else { last <= right };
+    if node.keys().next_back().is_some_and(|last| !fits(last)) {
+        return Err(wrong("node ends right of its parent's bound"));
+    }
+    Ok((at, child))
+}
+
 /// A node in the cache.
 pub(crate) struct NodeRef {
     page: Page,
@@ -54,33 +111,6 @@ impl NodeRef {
         }
         Ok(Self { page: media.page(w, at, Structure::Node)?, at })
     }
-
-    /// The child in slot `index`, checked against its slot.
-    fn child(&self, media: &Media, w: &mut dyn Wait, index: usize) -> Result<Self, Error> {
-        let wrong = |what| Error::corrupt(Structure::Node, self.at, what);
-        let Some([slot, next]) = self.elements.get(index..).and_then(|e| e.first_chunk()) else {
-            return Err(wrong("no such child"));
-        };
-        let at = Offset(slot.as_internal().subtree_offset.get());
-        let child = Self::load(media, w, at)?;
-        let wrong = |what| Error::corrupt(Structure::Node, at, what);
-        let node: &Node = &child;
-        if node.node_type != slot.base.btype {
-            return Err(wrong("node is of another type than its parent says"));
-        }
-        if node.parent.get() != self.at.0 {
-            return Err(wrong("node has another parent"));
-        }
-        if node.keys().next().is_some_and(|first| first < slot.base.key()) {
-            return Err(wrong("node begins left of its parent's bound"));
-        }
-        let right = next.base.key();
-        let fits = |last: Key| if node.is_leaf() { last < right } else { last <= right };
-        if node.keys().next_back().is_some_and(|last| !fits(last)) {
-            return Err(wrong("node ends right of its parent's bound"));
-        }
-        Ok(child)
-    }
 }
 
 impl Node {
@@ -102,6 +132,11 @@ impl Node {
     /// A leaf's records, or an internal node's children without the right bound.
     pub(crate) fn slots(&self) -> &[Element] {
         self.elements.get(..self.len()).unwrap_or_default()
+    }
+
+    /// The child of an internal node that `key` belongs to: the last one that begins at or before it, or the first.
+    pub(crate) fn slot_of(&self, key: &Key) -> usize {
+        self.slots().partition_point(|e| e.base.key() <= *key).saturating_sub(1)
     }
 
     /// All keys, an internal node's right bound included.
@@ -136,46 +171,56 @@ impl Node {
 }
 
 /// One step of the way down: an internal node, and the slot taken.
-#[derive(Clone, Copy)]
-struct Step {
-    node: Offset,
-    slot: usize,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) node: Offset,
+    pub(crate) slot: usize,
 }
+
+/// The way from the root to a leaf.
+pub(crate) type Path = ArrayVec<Step, MAX_DEPTH>;
 
 /// A place between two records of the tree.
 ///
 /// Holds the page of one leaf. May block in every method that takes `w`.
-pub(crate) struct Cursor<'m> {
-    media: &'m Media,
-    path: ArrayVec<Step, MAX_DEPTH>,
-    leaf: NodeRef,
+pub(crate) struct Cursor<'m, S: Source + 'm = Media> {
+    source: &'m S,
+    path: Path,
+    leaf: S::Node<'m>,
+    leaf_at: Offset,
     /// The record behind the place; `leaf.len()` when it is the next leaf's first.
     index: usize,
 }
 
-impl<'m> Cursor<'m> {
+impl<'m, S: Source> Cursor<'m, S> {
     /// The place before the first record at or behind `key`.
-    pub(crate) fn seek(media: &'m Media, w: &mut dyn Wait, key: &Key) -> Result<Self, Error> {
-        let root = NodeRef::load(media, w, media.btree_root())?;
+    pub(crate) fn seek(source: &'m S, w: &mut dyn Wait, key: &Key) -> Result<Self, Error> {
+        let root_at = source.root();
+        let root = source.node(w, root_at)?;
         if root.parent.get() != 0 {
-            return Err(Error::corrupt(Structure::Node, root.at, "root has a parent"));
+            return Err(Error::corrupt(Structure::Node, root_at, "root has a parent"));
         }
-        let mut cursor = Self { media, path: ArrayVec::new(), leaf: root, index: 0 };
+        let mut cursor = Self { source, path: Path::new(), leaf: root, leaf_at: root_at, index: 0 };
         // The last child that begins at or before the key; the first, if the key lies left of all of them.
-        cursor.descend(w, |node| node.slots().partition_point(|e| e.base.key() <= *key).saturating_sub(1))?;
+        cursor.descend(w, |node| node.slot_of(key))?;
         cursor.index = cursor.leaf.slots().partition_point(|e| e.base.key() < *key);
         Ok(cursor)
+    }
+
+    /// The way to the record behind the place: the leaf, and its index there. There is none at the end of a leaf.
+    pub(crate) fn into_place(self) -> (Path, Offset, usize) {
+        (self.path, self.leaf_at, self.index)
     }
 
     /// Goes down from `self.leaf`, which may be an internal node, to a leaf.
     fn descend(&mut self, w: &mut dyn Wait, choose: impl Fn(&Node) -> usize) -> Result<(), Error> {
         while !self.leaf.is_leaf() {
             let slot = choose(&self.leaf);
-            let step = Step { node: self.leaf.at, slot };
+            let step = Step { node: self.leaf_at, slot };
             if self.path.try_push(step).is_err() {
-                return Err(Error::corrupt(Structure::Node, self.leaf.at, "tree is too deep"));
+                return Err(Error::corrupt(Structure::Node, self.leaf_at, "tree is too deep"));
             }
-            self.leaf = self.leaf.child(self.media, w, slot)?;
+            (self.leaf_at, self.leaf) = child(self.source, w, (&self.leaf, self.leaf_at), slot)?;
         }
         Ok(())
     }
@@ -190,9 +235,9 @@ impl<'m> Cursor<'m> {
             // Up to the nearest node with a child further right, then down along its left edge.
             let up = loop {
                 let Some(step) = self.path.pop() else { return Ok(None) };
-                let node = NodeRef::load(self.media, w, step.node)?;
+                let node = self.source.node(w, step.node)?;
                 if step.slot + 1 < node.len() {
-                    break (node, step.slot + 1);
+                    break (node, Step { slot: step.slot + 1, ..step });
                 }
             };
             self.enter(w, up, |_| 0)?;
@@ -210,7 +255,7 @@ impl<'m> Cursor<'m> {
             let up = loop {
                 let Some(step) = self.path.pop() else { return Ok(None) };
                 if let Some(slot) = step.slot.checked_sub(1) {
-                    break (NodeRef::load(self.media, w, step.node)?, slot);
+                    break (self.source.node(w, step.node)?, Step { slot, ..step });
                 }
             };
             self.enter(w, up, |node| node.len().saturating_sub(1))?;
@@ -222,11 +267,11 @@ impl<'m> Cursor<'m> {
     fn enter(
         &mut self,
         w: &mut dyn Wait,
-        (node, slot): (NodeRef, usize),
+        (node, step): (S::Node<'m>, Step),
         choose: impl Fn(&Node) -> usize,
     ) -> Result<(), Error> {
-        self.path.push(Step { node: node.at, slot });
-        self.leaf = node.child(self.media, w, slot)?;
+        self.path.push(step);
+        (self.leaf_at, self.leaf) = child(self.source, w, (&node, step.node), step.slot)?;
         self.descend(w, choose)
     }
 }
@@ -235,14 +280,14 @@ impl<'m> Cursor<'m> {
 ///
 /// The last one created by then is nearly always the only candidate. But mirroring into a file system that was written
 /// to as well mixes the versions of two histories, and then an older one can outlive a younger.
-pub(crate) fn lookup(
-    media: &Media,
+pub(crate) fn lookup<S: Source>(
+    source: &S,
     w: &mut dyn Wait,
     key: &Key,
     asof: Tid,
 ) -> Result<Option<Element>, Error> {
     // Behind the candidate: one past `asof`, or 0, which stands behind everything.
-    let mut cursor = Cursor::seek(media, w, &key.at(Tid(asof.0.wrapping_add(1))))?;
+    let mut cursor = Cursor::seek(source, w, &key.at(Tid(asof.0.wrapping_add(1))))?;
     while let Some(e) = cursor.prev(w)?.filter(|e| e.base.key().same_record(key)) {
         if e.base.visible_at(asof) {
             return Ok(Some(e));
@@ -252,22 +297,22 @@ pub(crate) fn lookup(
 }
 
 /// The records from one key to another, both included, that a view as of `asof` shows; in order.
-pub(crate) struct Scan<'m> {
-    cursor: Cursor<'m>,
+pub(crate) struct Scan<'m, S: Source + 'm = Media> {
+    cursor: Cursor<'m, S>,
     end: Key,
     asof: Tid,
 }
 
-impl<'m> Scan<'m> {
+impl<'m, S: Source> Scan<'m, S> {
     /// Starts at the first version of `begin`; ends behind the last of `end`.
     pub(crate) fn new(
-        media: &'m Media,
+        source: &'m S,
         w: &mut dyn Wait,
         begin: &Key,
         end: &Key,
         asof: Tid,
     ) -> Result<Self, Error> {
-        Ok(Self { cursor: Cursor::seek(media, w, &begin.at(Tid::MIN))?, end: end.at(Tid::ZERO), asof })
+        Ok(Self { cursor: Cursor::seek(source, w, &begin.at(Tid::MIN))?, end: end.at(Tid::ZERO), asof })
     }
 
     /// The next visible record.

@@ -103,6 +103,13 @@ pub enum Error {
     /// Memory could not be allocated.
     #[error("out of memory")]
     NoMemory,
+    /// No big-block is left that could hold what is to be written.
+    #[error("no space left")]
+    NoSpace,
+    /// A commit failed: what it was to make durable may be on the disk in part, so nothing more is written. What was
+    /// committed before is safe, and everything can be read.
+    #[error("writing stopped after an error")]
+    Halted,
 }
 
 impl Error {
@@ -134,6 +141,8 @@ impl From<Error> for dfly_vfs::Error {
             Error::OutOfRange { at, .. } => io.because("address outside of the file system").at(at.0),
             Error::CacheBusy => Self::new(Errno::EAGAIN).because("all pages of the cache are in use"),
             Error::NoMemory => Self::new(Errno::ENOMEM),
+            Error::NoSpace => Self::new(Errno::ENOSPC),
+            Error::Halted => Self::new(Errno::EROFS).because("writing stopped after an error"),
         }
     }
 }

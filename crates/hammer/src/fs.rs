@@ -83,9 +83,9 @@ impl Hammer {
         let mut media = Media::new(volumes, header, pages);
         let mut recovery = Recovery::default();
         if options.recovery == RecoveryMode::InMemory {
-            let (overlay, header, found) = recovery::recover(&media, w)?;
-            media.recover(overlay, header);
-            recovery = found;
+            let recovered = recovery::recover(&media, w)?;
+            media.recover(recovered.overlay, recovered.header);
+            recovery = recovered.found;
         }
         let in_place_times = if recovery.crashed { InPlaceTimes::Untrusted } else { InPlaceTimes::Trusted };
         let (view, last_fsid) = (options.view, AtomicU64::new(0));

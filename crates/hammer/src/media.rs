@@ -4,8 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
-use dfly_bio::{Bio, BioPool, BlockDevice, JobList, PendingBio};
+use dfly_bio::{Bio, BioError, BioPool, BlockDevice, Frozen, JobList, PendingBio};
 use dfly_hal::Wait;
+use dfly_hal::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crc::Checksum;
 use crate::error::{Error, Structure};
@@ -17,6 +18,9 @@ use crate::recovery::Overlay;
 
 /// Pages that are asked for at once, at most.
 pub(crate) const BATCH: usize = 16;
+
+/// Pages that are written at once, at most.
+const WRITE_BATCH: usize = 64;
 
 /// Requests that are kept for reuse: enough for some readers at once.
 const POOLED_REQUESTS: usize = 4 * BATCH;
@@ -36,6 +40,8 @@ pub(crate) struct Media {
     /// By volume number.
     volumes: Vec<Option<Volume>>,
     header: VolumeHeader,
+    /// The root of the tree, which a write moves.
+    root: AtomicU64,
     checksum: Checksum,
     overlay: Overlay,
     pages: Pages,
@@ -48,6 +54,7 @@ impl Media {
         let checksum = Checksum::of_version(header.vol_version.get());
         Self {
             volumes,
+            root: AtomicU64::new(header.vol0_btree_root.get()),
             header,
             checksum,
             overlay: Overlay::default(),
@@ -59,11 +66,22 @@ impl Media {
     /// From now on, reads show what `overlay` restores, and `header` is the root volume's.
     pub(crate) fn recover(&mut self, overlay: Overlay, header: VolumeHeader) {
         self.overlay = overlay;
+        self.root = AtomicU64::new(header.vol0_btree_root.get());
         self.header = header;
         self.pages.clear();
     }
 
-    /// The root volume's header, recovered.
+    /// The buffers that recovery changes, by raw address; the root volume's header is not among them.
+    pub(crate) fn restored_buffers(&self) -> impl Iterator<Item = Offset> {
+        self.overlay.buffers().filter(|b| b.zone() == Zone::RAW_BUFFER)
+    }
+
+    /// What recovery changes is on the disk now.
+    pub(crate) fn restored(&mut self) {
+        self.overlay = Overlay::default();
+    }
+
+    /// The root volume's header as it was mounted, recovered.
     pub(crate) fn header(&self) -> &VolumeHeader {
         &self.header
     }
@@ -81,7 +99,12 @@ impl Media {
     }
 
     pub(crate) fn btree_root(&self) -> Offset {
-        Offset(self.header.vol0_btree_root.get())
+        // Relaxed: who changes it keeps readers out meanwhile, by a lock that orders everything.
+        Offset(self.root.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_btree_root(&self, root: Offset) {
+        self.root.store(root.0, Ordering::Relaxed);
     }
 
     pub(crate) fn pages(&self) -> &Pages {
@@ -162,6 +185,94 @@ impl Media {
     }
 }
 
+/// Where a page belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The root volume's header.
+    Header,
+    /// A buffer, by its raw address.
+    Buffer(Offset),
+}
+
+impl Media {
+    /// Writes pages, in order of submission, and waits for all of them. The first failure is returned. May block.
+    pub(crate) fn write(
+        &self,
+        w: &mut dyn Wait,
+        pages: impl IntoIterator<Item = (Place, Frozen)>,
+    ) -> Result<(), Error> {
+        let mut pages = pages.into_iter();
+        let mut result = Ok(());
+        while result.is_ok() {
+            let mut under_way: ArrayVec<(u8, PendingBio), WRITE_BATCH> = ArrayVec::new();
+            let mut unsent = JobList::new();
+            let mut unsent_volume = 0;
+            for (place, page) in pages.by_ref().take(WRITE_BATCH) {
+                let (number, byte) = match place {
+                    Place::Header => (0, 0),
+                    Place::Buffer(at) => (at.volume(), at.byte()),
+                };
+                let Some(volume) = self.volume(number) else {
+                    let Place::Buffer(at) = place else { continue };
+                    result = Err(Error::OutOfRange { structure: Structure::Record, at });
+                    break;
+                };
+                let start = if place == Place::Header { 0 } else { volume.buffers_start };
+                let mut bio = self.bios.get().unwrap_or_else(Bio::new);
+                bio.write(start + byte, page);
+                let (job, pending) = bio.waitable();
+                if unsent_volume != number {
+                    self.submit(unsent_volume, &mut unsent);
+                    unsent_volume = number;
+                }
+                unsent.push(job);
+                under_way.push((number, pending));
+            }
+            self.submit(unsent_volume, &mut unsent);
+            if under_way.is_empty() {
+                break;
+            }
+            for (volume, pending) in under_way {
+                result = result.and(outcome(volume, pending.wait(w).result()));
+            }
+        }
+        result
+    }
+
+    /// Makes everything that was written durable, on all volumes. May block.
+    pub(crate) fn flush(&self, w: &mut dyn Wait) -> Result<(), Error> {
+        let mut result = Ok(());
+        let mut volumes = self.volumes.iter().enumerate().filter_map(|(n, v)| Some((n as u8, v.as_ref()?)));
+        loop {
+            let under_way: ArrayVec<(u8, PendingBio), BATCH> = volumes
+                .by_ref()
+                .take(BATCH)
+                .map(|(number, volume)| {
+                    let mut bio = self.bios.get().unwrap_or_else(Bio::new);
+                    bio.flush();
+                    (number, bio.start(&*volume.device))
+                })
+                .collect();
+            if under_way.is_empty() {
+                return result;
+            }
+            for (volume, pending) in under_way {
+                result = result.and(outcome(volume, pending.wait(w).result()));
+            }
+        }
+    }
+
+    fn submit(&self, volume: u8, unsent: &mut JobList) {
+        if let Some(volume) = self.volume(volume) {
+            volume.device.submit(core::mem::take(unsent));
+        }
+    }
+}
+
+fn outcome(volume: u8, result: Result<(), BioError>) -> Result<(), Error> {
+    result.map_err(|error| Error::Device { volume, error })
+}
+
 /// A read under way.
 struct Read {
     slot: usize,
@@ -202,9 +313,7 @@ impl<'m> Reads<'m> {
     }
 
     fn submit(&mut self) {
-        if let Some(volume) = self.media.volume(self.unsent_volume) {
-            volume.device.submit(core::mem::take(&mut self.unsent));
-        }
+        self.media.submit(self.unsent_volume, &mut self.unsent);
     }
 
     /// Waits for all, and hands out those that succeeded. The first failure is returned.

@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use dfly_bio::{Buf, SharedBuf};
+use dfly_bio::{Buf, Frozen, SharedBuf};
 use dfly_hal::sync::Lock;
 use dfly_hal::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use hashbrown::HashMap;
@@ -52,6 +52,11 @@ impl Page {
         &self.memory
     }
 
+    /// A handle for writing it to the device.
+    pub(crate) fn freeze(&self) -> Frozen {
+        self.memory.freeze()
+    }
+
     /// The node at `at`, a multiple of the node size.
     pub(crate) fn node(&self, at: Offset) -> &Node {
         let (nodes, _) = self.memory.as_chunks::<NODE_SIZE>();
@@ -75,6 +80,8 @@ struct Frame {
     /// `None` while it is being read, and before its first use.
     memory: Option<SharedBuf>,
     used: bool,
+    /// Holds changes that are not on the disk: never chosen.
+    pinned: bool,
 }
 
 struct Inner {
@@ -117,7 +124,7 @@ impl Pages {
         gone.try_reserve_exact(n).map_err(no_memory)?;
         gone.resize(n, None);
         for frame in (0..capacity).rev() {
-            frames.push(Frame { holds: None, memory: None, used: false });
+            frames.push(Frame { holds: None, memory: None, used: false, pinned: false });
             vacant.push(frame);
             verified.push(Verified::default());
         }
@@ -141,7 +148,7 @@ impl Pages {
     /// Memory for a page that is to be read: hand it to [`Self::fill`] or [`Self::give_back`].
     pub(crate) fn take_frame(&self) -> Result<(u32, Buf), Error> {
         let (frame, memory) = match self.vacant_frame() {
-            Some(frame) => match SharedBuf::alloc(BUFFER_SIZE, NODE_SIZE).map(SharedBuf::try_into_buf) {
+            Some(frame) => match page_memory().map(SharedBuf::try_into_buf) {
                 Ok(Ok(memory)) => (frame, memory),
                 _ => {
                     self.give_back(frame, None);
@@ -197,6 +204,56 @@ impl Pages {
         }
     }
 
+    /// Gives a page memory of its own, which [`Self::patch`] can change and nothing evicts; returns the memory with the
+    /// bytes as they were. Nobody else may change the page meanwhile.
+    pub(crate) fn pin_copy(&self, page: Page) -> Result<SharedBuf, Error> {
+        let mut copy = page_memory()?;
+        copy.get_mut().ok_or(Error::NoMemory)?.copy_from_slice(page.bytes());
+        let mut inner = self.inner.lock();
+        let frame = inner.frames.get_mut(page.frame as usize).ok_or(Error::NoMemory)?;
+        frame.pinned = true;
+        frame.memory = Some(copy);
+        Ok(page.memory)
+    }
+
+    /// Makes `memory`, of a frame that was taken, the pinned page at `at`, whatever the cache held there.
+    pub(crate) fn pin_new(&self, frame: u32, at: Offset, memory: Buf) -> Result<(), Error> {
+        let Some(memory) = as_page(memory) else {
+            self.give_back(frame, None);
+            return Err(Error::NoMemory);
+        };
+        let mut inner = self.inner.lock();
+        if let Some(old) = inner.resident.insert(at, frame)
+            && let Some(f) = inner.frames.get_mut(old as usize)
+        {
+            (f.holds, f.pinned) = (None, false);
+        }
+        inner.store(frame, Some(at), memory);
+        if let Some(f) = inner.frames.get_mut(frame as usize) {
+            f.pinned = true;
+        }
+        Ok(())
+    }
+
+    /// Changes bytes of a pinned page. `None` if it is not pinned, or its memory is shared: then nothing was changed.
+    pub(crate) fn patch(&self, at: Offset, in_buffer: usize, bytes: &[u8]) -> Option<()> {
+        let mut inner = self.inner.lock();
+        let frame = *inner.resident.get(&at)?;
+        let f = inner.frames.get_mut(frame as usize).filter(|f| f.pinned)?;
+        let to = f.memory.as_mut()?.get_mut()?.get_mut(in_buffer..in_buffer.checked_add(bytes.len())?)?;
+        to.copy_from_slice(bytes);
+        Some(())
+    }
+
+    /// The memory of a pinned page for writing it out; the page is no longer pinned, but stays while the handle lives.
+    pub(crate) fn unpin(&self, at: Offset) -> Option<Frozen> {
+        let mut inner = self.inner.lock();
+        let frame = *inner.resident.get(&at)?;
+        let f = inner.frames.get_mut(frame as usize)?;
+        f.pinned = false;
+        f.memory.as_ref().map(SharedBuf::freeze)
+    }
+
     /// Forgets all contents.
     pub(crate) fn clear(&self) {
         let mut inner = self.inner.lock();
@@ -221,6 +278,14 @@ impl Pages {
         }
     }
 
+    /// Like [`Self::set_node_verified`], of a page that stays because it is pinned.
+    pub(crate) fn set_pinned_node_verified(&self, at: Offset) {
+        let frame = self.inner.lock().resident.get(&at.buffer()).copied();
+        if let Some(v) = frame.and_then(|f| self.verified.get(f as usize)) {
+            v.nodes.fetch_or(node_bit(at), Ordering::Relaxed);
+        }
+    }
+
     /// A number that stands for exactly one record that begins in a given buffer: position, length and checksum.
     pub(crate) fn record_mark(at: Offset, len: usize, crc: u32) -> u64 {
         1 << 63 | (at.in_buffer() as u64) << 49 | (len as u64 & 0x1_ffff) << 32 | u64::from(crc)
@@ -235,6 +300,11 @@ impl Pages {
             v.record.store(mark, Ordering::Relaxed);
         }
     }
+}
+
+/// Memory for a page, zeroed.
+pub(crate) fn page_memory() -> Result<SharedBuf, Error> {
+    SharedBuf::alloc(BUFFER_SIZE, NODE_SIZE).map_err(|_| Error::NoMemory)
 }
 
 /// What came back from a device, if it is the memory of a page. A device could have put other memory into the request.
@@ -258,7 +328,7 @@ impl Inner {
         let came_back =
             holds.is_some_and(|at| self.remembered(at).is_some_and(|r| r.take_if(|r| *r == at).is_some()));
         let Some(f) = self.frames.get_mut(frame as usize) else { return };
-        *f = Frame { holds, memory: Some(memory), used: false };
+        *f = Frame { holds, memory: Some(memory), used: false, pinned: false };
         match holds {
             Some(_) if came_back => self.kept.push_back(frame),
             Some(_) => self.probation.push_back(frame),
@@ -281,7 +351,8 @@ impl Inner {
             let frame = if from_probation { self.probation.pop_front() } else { self.kept.pop_front() }?;
             let f = self.frames.get_mut(frame as usize)?;
             let (used, memory) = (core::mem::take(&mut f.used), f.memory.take());
-            let memory = match memory.map(|m| if used { Err(m) } else { m.try_into_buf() }) {
+            let keep = used || f.pinned;
+            let memory = match memory.map(|m| if keep { Err(m) } else { m.try_into_buf() }) {
                 Some(Ok(memory)) => {
                     if let Some(at) = f.holds.take() {
                         self.resident.remove(&at);

@@ -67,6 +67,11 @@ impl Overlay {
         }
     }
 
+    /// The buffers that it changes.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = Offset> {
+        self.patches.keys().copied()
+    }
+
     fn add(&mut self, target: Offset, data: &[u8]) -> Result<(), Error> {
         let no_memory = |_| Error::NoMemory;
         let patch =
@@ -80,8 +85,20 @@ impl Overlay {
     }
 }
 
+/// What a look at the FIFO gave.
+pub(crate) struct Recovered {
+    pub(crate) overlay: Overlay,
+    /// The root volume's header with its old bytes back.
+    pub(crate) header: VolumeHeader,
+    pub(crate) found: Recovery,
+    /// Behind the last record: where a writer goes on.
+    pub(crate) end: u64,
+    /// The number that a writer goes on with; `None` before version 4.
+    pub(crate) next_seq: Option<u32>,
+}
+
 /// Finds the records that are still needed, and what they restore. Blocks; changes nothing on the disk.
-pub(crate) fn recover(media: &Media, w: &mut dyn Wait) -> Result<(Overlay, VolumeHeader, Recovery), Error> {
+pub(crate) fn recover(media: &Media, w: &mut dyn Wait) -> Result<Recovered, Error> {
     let fifo = Fifo::open(media)?;
     let mut found = Recovery::default();
     let mut overlay = Overlay::default();
@@ -105,6 +122,7 @@ pub(crate) fn recover(media: &Media, w: &mut dyn Wait) -> Result<(Overlay, Volum
         }
     }
     found.crashed = end != fifo.first;
+    let next_seq = scan.next_seq;
 
     let mut header = media.header().clone();
     let mut buffer = alloc::vec![0; BUFFER_SIZE];
@@ -116,7 +134,7 @@ pub(crate) fn recover(media: &Media, w: &mut dyn Wait) -> Result<(Overlay, Volum
         map.first_offset = Offset::new(Zone::UNDO, 0, fifo.first).0.into();
         map.next_offset = Offset::new(Zone::UNDO, 0, end).0.into();
     }
-    Ok((overlay, header, found))
+    Ok(Recovered { overlay, header, found, end, next_seq })
 }
 
 /// The FIFO of a file system: a ring of bytes in big-blocks.
@@ -176,12 +194,12 @@ impl<'m> Fifo<'m> {
 
     /// All records that are still needed, oldest first.
     fn scan(&self, w: &mut dyn Wait) -> Result<Scan<'_, 'm>, Error> {
-        let sequence = if self.has_sequence() {
+        let next_seq = if self.has_sequence() {
             Some(self.sequence_before(w, self.first)?.wrapping_add(1))
         } else {
             None
         };
-        Ok(Scan { fifo: self, page: None, position: self.first, sequence, left: self.size })
+        Ok(Scan { fifo: self, page: None, position: self.first, next_seq, left: self.size })
     }
 
     /// The sequence number of the last record before `position`, behind which padding may lie. Records do not cross
@@ -227,7 +245,7 @@ struct Scan<'f, 'm> {
     /// Behind the record that was returned last.
     position: u64,
     /// What the next record must carry; `None` before version 4, when the header tells the end.
-    sequence: Option<u32>,
+    next_seq: Option<u32>,
     /// Bytes until the scan has been round.
     left: u64,
 }
@@ -237,7 +255,7 @@ impl<'m> Scan<'_, 'm> {
         let mut position = self.position;
         let mut left = self.left;
         loop {
-            if left == 0 || (self.sequence.is_none() && position == self.fifo.next) {
+            if left == 0 || (self.next_seq.is_none() && position == self.fifo.next) {
                 return Ok(None);
             }
             let number = position / BUFFER_SIZE as u64;
@@ -253,7 +271,7 @@ impl<'m> Scan<'_, 'm> {
                 self.page = Some((number, record.page));
                 continue;
             }
-            if let Some(expected) = &mut self.sequence {
+            if let Some(expected) = &mut self.next_seq {
                 if record.head().seq.get() != *expected {
                     return Ok(None);
                 }

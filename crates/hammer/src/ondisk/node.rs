@@ -150,6 +150,16 @@ impl Element {
     pub fn as_internal(&self) -> &InternalTail {
         zerocopy::transmute_ref!(&self.tail)
     }
+
+    /// The rest of a leaf's element, for changing.
+    pub fn as_leaf_mut(&mut self) -> &mut LeafTail {
+        zerocopy::transmute_mut!(&mut self.tail)
+    }
+
+    /// The rest of an internal node's element, for changing.
+    pub fn as_internal_mut(&mut self) -> &mut InternalTail {
+        zerocopy::transmute_mut!(&mut self.tail)
+    }
 }
 
 impl BaseElement {
