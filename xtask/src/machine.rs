@@ -48,7 +48,11 @@ const TRIES: &[(&str, End, &str)] = &[
     ("--append end=fault", End::Exception, "read at 0x8: not mapped"),
     ("--append end=code", End::Exception, "not allowed"),
     ("--append end=data", End::Exception, "execute at "),
-    ("--append end=overflow", End::Exception, "times more"),
+    ("--append end=overflow", End::Exception, "(greedy) has overflowed its stack of 262144 bytes"),
+    ("--append end=overflow --cpus 4", End::Exception, "times more"),
+    // A page that one CPU takes away is taken from all.
+    ("--append end=gone", End::Exception, "on cpu1 of 2, thread"),
+    ("--append end=deep", End::Exception, "which is below a stack"),
     ("--append end=triple", End::Silent, "ended without a word"),
     ("--append end=hang --timeout 3", End::TimedOut, "the time is over"),
 ];

@@ -158,7 +158,7 @@ pub fn interrupted(handler: impl FnOnce(&Cpu)) {
 pub fn set_up() {
     let tss = Box::leak(Box::new(TaskStateSegment::new()));
     let mut stacks = tss.interrupt_stack_table;
-    stacks[..vectors::STACKS].fill_with(|| VirtAddr::new(memory::stack(INTERRUPT_STACK_BYTES)));
+    stacks[..vectors::STACKS].fill_with(|| VirtAddr::new(own_stack(INTERRUPT_STACK_BYTES)));
     tss.interrupt_stack_table = stacks;
     let gdt = Box::leak(Box::new(GlobalDescriptorTable::new()));
     // The same selectors as in the boot's table.
@@ -170,6 +170,12 @@ pub fn set_up() {
     unsafe { load_tss(selector) };
     vectors::load();
     apic::enable();
+}
+
+/// Where a stack of a CPU begins that was made for it.
+fn own_stack(bytes: usize) -> u64 {
+    let stack = memory::own_stack(bytes).expect("memory for a CPU's stack");
+    (stack.bottom().as_ptr().expose_provenance() + stack.bytes()) as u64
 }
 
 /// Starts the other CPUs, of which `apics` are the APIC numbers; they run `then`. Once, on the boot CPU.
@@ -193,7 +199,7 @@ pub fn start_others(apics: &[u32]) {
         let cpu: &'static Cpu = Box::leak(Box::new(Cpu::new(id, apic)));
         announce(cpu);
         // SAFETY: a variable of the image, which only this function writes.
-        unsafe { &ap_stack_top }.store(memory::stack(STACK_BYTES), Ordering::Relaxed);
+        unsafe { &ap_stack_top }.store(own_stack(STACK_BYTES), Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { &ap_argument }.store(ptr::from_ref(cpu).cast_mut(), Ordering::Release);
         apic::init(apic);
@@ -242,13 +248,20 @@ pub fn interrupts_on() {
     interrupts::enable();
 }
 
+/// Every other CPU that runs.
+pub fn others() -> impl Iterator<Item = CpuId> {
+    let this = this();
+    (0..count()).map(CpuId).filter(move |&id| id != this)
+}
+
+/// Interrupts every other CPU.
+pub fn tell_others(vector: vectors::Vector) {
+    others().filter_map(get).for_each(|cpu| apic::interrupt(cpu.apic, vector));
+}
+
 /// Ends the halt of every other CPU.
 pub fn wake_others() {
-    (0..count())
-        .map(CpuId)
-        .filter(|&id| id != this())
-        .filter_map(get)
-        .for_each(|cpu| apic::interrupt(cpu.apic, vectors::IPI));
+    tell_others(vectors::IPI);
 }
 
 /// Interrupts every other CPU, whether or not it takes interrupts: those that are up. One that has no gates yet, or is

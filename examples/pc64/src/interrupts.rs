@@ -12,13 +12,15 @@ use x86_64::VirtAddr;
 use x86_64::instructions::tables::lidt;
 use x86_64::structures::DescriptorTablePointer;
 
-use crate::{apic, clock, cpu, panic};
+use crate::{apic, clock, cpu, memory, panic};
 
 global_asm!(include_str!("asm/stubs.s"), options(att_syntax));
 
 /// The number of an interrupt at the CPU.
 pub type Vector = u8;
 
+/// From another CPU, which has taken a page away.
+pub const FORGET: Vector = 0xfc;
 /// From another CPU.
 pub const IPI: Vector = 0xfd;
 /// From the CPU's own timer.
@@ -137,6 +139,7 @@ extern "C" fn interrupt_entry(frame: &Frame) {
                 IPI => {
                     cpu.ipis.fetch_add(1, Ordering::Relaxed);
                 }
+                FORGET => memory::forget(),
                 TIMER => clock::interrupt(),
                 vector => {
                     let handler =

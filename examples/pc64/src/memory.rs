@@ -10,18 +10,21 @@
 use alloc::boxed::Box;
 use core::alloc::Layout;
 use core::arch::{asm, global_asm};
+use core::hint::spin_loop;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use dfly_hal::CpuId;
 use dfly_hal::sync::Lock;
+use dfly_lwkt::StackMemory;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
 use crate::boot::BootInfo;
 use crate::firmware::overlaps;
-use crate::heap;
+use crate::{cpu, heap, interrupts, panic};
 
 global_asm!(include_str!("asm/copy.s"), options(att_syntax));
 
@@ -125,21 +128,66 @@ fn addresses_end() -> u64 {
     1 << (sizes & 0xff).min(VIRTUAL_BITS)
 }
 
+/// Memory for a thread's stack; it stays. The page below it faults, on every CPU. Not from a CPU that takes no interrupts
+/// while others do the same.
+pub fn stack(bytes: usize) -> Option<StackMemory> {
+    let stack = own_stack(bytes)?;
+    forget_everywhere();
+    Some(stack)
+}
+
 /// Memory for a CPU's own stack; it stays. The page below it faults: on this CPU, and on those that start later.
-pub fn stack(bytes: usize) -> u64 {
-    let layout = Layout::from_size_align(bytes + SMALL as usize, SMALL as usize)
-        .expect("a stack is shorter than the address space");
+pub fn own_stack(bytes: usize) -> Option<StackMemory> {
+    let layout = Layout::from_size_align(bytes.checked_add(SMALL as usize)?, SMALL as usize).ok()?;
     // SAFETY: the length is not 0.
-    let bottom = unsafe { alloc::alloc::alloc_zeroed(layout) };
-    if bottom.is_null() {
-        alloc::alloc::handle_alloc_error(layout);
-    }
-    let bottom = bottom.expose_provenance() as u64;
+    let guard = NonNull::new(unsafe { alloc::alloc::alloc(layout) })?;
+    // SAFETY: allocated just now, and leaked.
+    unsafe { take_away(guard) };
+    // SAFETY: inside of what was allocated.
+    let bottom = unsafe { guard.add(SMALL as usize) };
+    // SAFETY: the rest of that; the page below is not mapped any more.
+    Some(unsafe { StackMemory::new(bottom, bytes, SMALL as usize) })
+}
+
+/// Takes the page at `at` away. Other CPUs that know it may go on using it until they are [told](forget_everywhere).
+///
+/// # Safety
+/// Nobody will use it.
+pub unsafe fn take_away(at: NonNull<u8>) {
+    let at = at.as_ptr().expose_provenance() as u64;
     if let Some(tables) = &mut *TABLES.lock() {
-        tables.set(bottom, SMALL, NONE);
-        x86_64::instructions::tlb::flush(x86_64::VirtAddr::new(bottom));
+        tables.set(at, SMALL, NONE);
     }
-    bottom + layout.size() as u64
+    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new(at));
+}
+
+/// Whether a page that is not mapped is there to guard a stack: nothing else in the kernel's memory is not mapped.
+pub fn is_guard(at: u64) -> bool {
+    image().contains(&at) || heap::holds_all_in_panic(&(at..at + 1))
+}
+
+/// How often every CPU was told to forget translations, and which of these each has heard.
+static TOLD: AtomicU64 = AtomicU64::new(0);
+static HEARD: [AtomicU64; cpu::MOST] = [const { AtomicU64::new(0) }; cpu::MOST];
+
+/// Has every CPU forget translations of pages that are not mapped any more. A CPU may be told to while it waits here.
+pub fn forget_everywhere() {
+    // Release and Acquire in both: who has heard of this sees the tables as they are now.
+    let told = TOLD.fetch_add(1, Ordering::AcqRel) + 1;
+    cpu::tell_others(interrupts::FORGET);
+    let has_heard = |id: CpuId| HEARD[id.index()].load(Ordering::Acquire) >= told;
+    for id in cpu::others() {
+        while !has_heard(id) && !panic::is_ending() {
+            spin_loop();
+        }
+    }
+}
+
+/// The interrupt handler: forgets all translations, as this CPU was told.
+pub fn forget() {
+    let told = TOLD.load(Ordering::Acquire);
+    x86_64::instructions::tlb::flush_all();
+    HEARD[cpu::this().index()].fetch_max(told, Ordering::Release);
 }
 
 static TABLES: Lock<Option<Tables>> = Lock::new(None);

@@ -133,7 +133,11 @@ pub fn exception(frame: &Frame) -> ! {
             2 => "write",
             _ => "execute",
         };
-        println!("  {what} at {:#x}: {why}", Cr2::read_raw());
+        let at = Cr2::read_raw();
+        println!("  {what} at {at:#x}: {why}");
+        if frame.error & 1 == 0 {
+            name_overflow(at);
+        }
     }
     println!("  at {:#x}", frame.rip);
     whereabouts();
@@ -145,6 +149,18 @@ pub fn exception(frame: &Frame) -> ! {
     println!("  rflags {:#x}, cs {:#x}, ss {:#x}", frame.rflags, frame.cs, frame.ss);
     back_trace(Some(frame.rip), rbp);
     exit(Exit::Exception)
+}
+
+/// Whose stack it is that the page at `at` guards, if it does.
+fn name_overflow(at: u64) {
+    if let Some(thread) = dfly_lwkt::overflowed_at(at as usize) {
+        println!(
+            "  thread {} ({}) has overflowed its stack of {} bytes",
+            thread.id, thread.name, thread.stack_bytes
+        );
+    } else if memory::is_guard(at) {
+        println!("  which is below a stack");
+    }
 }
 
 fn whereabouts() {

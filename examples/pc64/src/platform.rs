@@ -3,8 +3,9 @@
 use core::task::Waker;
 
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
+use dfly_lwkt::StackMemory;
 
-use crate::{apic, clock, cpu, interrupts};
+use crate::{apic, clock, cpu, interrupts, memory};
 
 /// The machine: its CPUs, its clock, its memory for devices.
 #[derive(Clone, Copy, Debug)]
@@ -41,5 +42,9 @@ impl Clock for Pc {
 impl dfly_lwkt::Platform for Pc {
     fn halt(&self, ready: &dyn Fn() -> bool) {
         cpu::halt(ready);
+    }
+
+    fn stack(&self, bytes: usize) -> Option<StackMemory> {
+        memory::stack(bytes)
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
@@ -31,6 +32,23 @@ pub fn write_as_device(to: u64, from: &[u8]) -> bool {
         unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
     inside
+}
+
+/// Reads from a page of the heap on another CPU, before and after this one takes it away. `there` calls its function on
+/// that CPU, and waits.
+pub fn use_a_page_that_is_gone(there: &mut dyn FnMut(fn())) {
+    static PAGE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+    fn read() {
+        // SAFETY: memory of the heap at first. Then not at all: it is for seeing the fault.
+        core::hint::black_box(unsafe { PAGE.load(Ordering::Acquire).read_volatile() });
+    }
+    let Some(page) = memory::own_stack(4096).map(|stack| stack.bottom()) else { return };
+    PAGE.store(page.as_ptr(), Ordering::Release);
+    there(read);
+    // SAFETY: only the test uses it.
+    unsafe { memory::take_away(page) };
+    memory::forget_everywhere();
+    there(read);
 }
 
 /// Reads from the page at 0, where nothing is.

@@ -322,6 +322,11 @@ impl Wake for Quiet {
     fn wake(self: Arc<Self>) {}
 }
 
+fn on_the_last_cpu(cx: &mut Cx<'_>, spec: Spec, f: fn()) {
+    let thread = cx.scheduler().spawn(CpuId(cpu::count() - 1), spec, move |_| f());
+    let _ = thread.map(|thread| thread.join(cx));
+}
+
 /// A deliberate end, by name: whether it went as it should, where it is none.
 fn end(how: &str, cx: &mut Cx<'_>) -> bool {
     match how {
@@ -331,7 +336,20 @@ fn end(how: &str, cx: &mut Cx<'_>) -> bool {
         "code" => probe::write_to_code(),
         "data" => probe::execute_data(),
         "overflow" => {
-            overflow(0);
+            on_the_last_cpu(cx, Spec::new("greedy").stack_bytes(256 << 10), || {
+                overflow(0);
+            });
+        }
+        "gone" => probe::use_a_page_that_is_gone(&mut |f| on_the_last_cpu(cx, Spec::new("late"), f)),
+        "deep" => {
+            // Of a handler, on a stack of the CPU.
+            let handler = || {
+                overflow(0);
+            };
+            if let Some(vector) = interrupts::connect(handler) {
+                apic::interrupt(apic::id(), vector);
+                clock::spin(Duration::from_secs(1));
+            }
         }
         "interrupt" => {
             // A handler that allocates is told so.
