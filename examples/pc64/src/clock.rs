@@ -1,4 +1,4 @@
-//! Time: the time-stamp counter, calibrated; timers, announced by the APIC's.
+//! Time: the time-stamp counter, calibrated; timers, announced by the APIC's, which also ticks for the scheduler.
 //!
 //! A timer is put to a queue in thread context and is woken from there. The interrupt only says that it is time: whoever
 //! runs [`serve`] (a thread), or calls [`expire`], does the rest.
@@ -14,9 +14,10 @@ use core::time::Duration;
 use atomic_waker::AtomicWaker;
 use dfly_hal::sync::Lock;
 use dfly_hal::{Instant, Wait, block_on};
+use x86_64::instructions::interrupts::without_interrupts;
 
-use crate::apic;
 use crate::port::Port;
+use crate::{apic, cpu, interrupts};
 
 /// The programmable interval timer's frequency.
 const PIT_HZ: u128 = 1_193_182;
@@ -213,16 +214,74 @@ pub fn serve(w: &mut dyn Wait) -> ! {
     }
 }
 
+/// The scheduler clock.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What the timer of a CPU is set for. Written by that CPU, with interrupts off.
+struct Alarm {
+    /// The first timer that was left to this CPU, in nanoseconds.
+    due: AtomicU64,
+    /// The next tick.
+    tick: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+static ALARMS: [Alarm; cpu::MOST] =
+    [const { Alarm { due: AtomicU64::new(NEVER), tick: AtomicU64::new(NEVER) } }; cpu::MOST];
+
+impl Alarm {
+    /// Lets the calling CPU change its own.
+    fn change(change: impl FnOnce(&Self)) {
+        without_interrupts(|| {
+            if let Some(alarm) = ALARMS.get(cpu::this().index()) {
+                change(alarm);
+                alarm.set_timer();
+            }
+        });
+    }
+
+    fn set_timer(&self) {
+        let first = self.due.load(Ordering::Relaxed).min(self.tick.load(Ordering::Relaxed));
+        if first == NEVER {
+            return;
+        }
+        let nanos = Instant::from_nanos(first).saturating_since(now()).as_nanos().min(u32::MAX.into());
+        let ticks = (nanos * u128::from(APIC_TICKS_PER_NANO.load(Ordering::Relaxed))) >> SHIFT;
+        // Too far away: it fires early, and is set again.
+        apic::set_timer(u32::try_from(ticks).unwrap_or(u32::MAX).saturating_add(1));
+    }
+}
+
 /// Sets this CPU's timer. That the thread is on another CPU when it fires does not matter.
 fn arm(at: Instant) {
-    let nanos = at.saturating_since(now()).as_nanos().min(u32::MAX.into());
-    let ticks = (nanos * u128::from(APIC_TICKS_PER_NANO.load(Ordering::Relaxed))) >> SHIFT;
-    // Too far away: it fires early, and is set again.
-    apic::set_timer(u32::try_from(ticks).unwrap_or(u32::MAX).saturating_add(1));
+    Alarm::change(|alarm| alarm.due.store(at.as_nanos(), Ordering::Relaxed));
+}
+
+/// The scheduler's clock ticks on this CPU from now on.
+pub fn start_ticking() {
+    let at = now().saturating_add(TICK);
+    Alarm::change(|alarm| alarm.tick.store(at.as_nanos(), Ordering::Relaxed));
 }
 
 /// The interrupt handler.
 pub fn interrupt() {
-    IS_DUE.store(true, Ordering::Release);
-    SERVER.wake();
+    let now = now();
+    let is_due = |at: &AtomicU64, next| {
+        let is_due = at.load(Ordering::Relaxed) <= now.as_nanos();
+        if is_due {
+            at.store(next, Ordering::Relaxed);
+        }
+        is_due
+    };
+    Alarm::change(|alarm| {
+        if is_due(&alarm.due, NEVER) {
+            IS_DUE.store(true, Ordering::Release);
+            SERVER.wake();
+        }
+        if is_due(&alarm.tick, now.saturating_add(TICK).as_nanos())
+            && let Some(scheduler) = interrupts::scheduler()
+        {
+            scheduler.tick();
+        }
+    });
 }

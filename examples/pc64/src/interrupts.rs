@@ -1,14 +1,17 @@
 //! Interrupts: the table of gates, and who is called for which vector.
 //!
 //! A handler runs on a stack of its CPU, with interrupts off, and switches to no other thread; it takes no lock, and
-//! neither allocates nor frees. What it finds out it tells by waking somebody.
+//! neither allocates nor frees. What it finds out it tells by waking somebody. If that one is to preempt the thread that was
+//! interrupted, it does so after the handler, on that thread's stack.
 
 use alloc::boxed::Box;
 use core::arch::global_asm;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
+use dfly_lwkt::Scheduler;
 use x86_64::VirtAddr;
+use x86_64::instructions::interrupts::{disable, enable};
 use x86_64::instructions::tables::lidt;
 use x86_64::structures::DescriptorTablePointer;
 
@@ -126,16 +129,29 @@ const fn gate_of(stub: u64, stack: u64) -> u64 {
     stub & 0xffff | CODE << 16 | stack << 32 | INTERRUPT_GATE << 40 | (stub >> 16 & 0xffff) << 48
 }
 
-/// Where the stubs enter.
+static SCHEDULER: AtomicPtr<Scheduler> = AtomicPtr::new(ptr::null_mut());
+
+/// From now on interrupts let this scheduler's threads preempt each other, and the clock ticks for it.
+pub fn serve(scheduler: &'static Scheduler) {
+    SCHEDULER.store(ptr::from_ref(scheduler).cast_mut(), Ordering::Release);
+}
+
+/// The scheduler that is served.
+pub fn scheduler() -> Option<&'static Scheduler> {
+    // SAFETY: null, or what `serve` was given.
+    unsafe { SCHEDULER.load(Ordering::Acquire).as_ref() }
+}
+
+/// Where the stubs enter. Whether they are to go on with [`interrupt_exit`].
 #[unsafe(no_mangle)]
-extern "C" fn interrupt_entry(frame: &Frame) {
+extern "C" fn interrupt_entry(frame: &Frame) -> bool {
     match frame.vector {
         NON_MASKABLE => panic::stop_if_told(frame),
         0..EXCEPTIONS => panic::exception(frame),
-        vector if vector == u64::from(SPURIOUS) => {}
+        vector if vector == u64::from(SPURIOUS) => return false,
         vector => cpu::interrupted(|cpu| {
             match vector as Vector {
-                // That it came is all that it is for: whoever was halted looks again.
+                // What it is for is seen to by whoever was halted, or by the scheduler when this ends.
                 IPI => {
                     cpu.ipis.fetch_add(1, Ordering::Relaxed);
                 }
@@ -152,5 +168,14 @@ extern "C" fn interrupt_entry(frame: &Frame) {
             }
             apic::end_of_interrupt();
         }),
+    }
+    scheduler().is_some_and(Scheduler::needs_interrupt_exit)
+}
+
+/// Where the stubs go on, on the stack of the interrupted thread.
+#[unsafe(no_mangle)]
+extern "C" fn interrupt_exit() {
+    if let Some(scheduler) = scheduler() {
+        scheduler.interrupt_exit(enable, disable);
     }
 }

@@ -65,6 +65,7 @@ static RUN: OnceBox<Run> = OnceBox::new();
 /// The boot CPU, from [`boot`] on.
 fn boot_cpu(info: &BootInfo) -> ! {
     memory::init(info);
+    dfly_lwkt::enable_preemption().expect("nobody else's hooks");
     cpu::set_up();
     clock::init();
     let madt = Madt::read(info.rsdp).unwrap_or_else(|| {
@@ -83,8 +84,10 @@ fn boot_cpu(info: &BootInfo) -> ! {
     };
     let timer = Spec::new("timer").priority(Priority::INT_HIGH);
     drop(scheduler.spawn(CpuId(0), timer, |cx| clock::serve(cx)).expect("a thread for timers"));
+    interrupts::serve(scheduler);
     let _ = RUN.set(Box::new(run));
     cpu::wake_others();
+    clock::start_ticking();
     cpu::interrupts_on();
     exit(match RUN.get().map(|run| run()) {
         Some(Verdict::Success) => Exit::Success,
@@ -110,6 +113,7 @@ fn other_cpu() -> ! {
     while RUN.get().is_none() {
         cpu::halt(&|| RUN.get().is_some());
     }
+    clock::start_ticking();
     // It may have been there all along.
     cpu::interrupts_on();
     RUN.get().map(|run| run());

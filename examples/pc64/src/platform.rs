@@ -4,6 +4,7 @@ use core::task::Waker;
 
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
 use dfly_lwkt::StackMemory;
+use x86_64::instructions::interrupts::are_enabled;
 
 use crate::{apic, clock, cpu, interrupts, memory};
 
@@ -46,5 +47,9 @@ impl dfly_lwkt::Platform for Pc {
 
     fn stack(&self, bytes: usize) -> Option<StackMemory> {
         memory::stack(bytes)
+    }
+
+    fn in_interrupt(&self) -> bool {
+        cpu::in_interrupt() || !are_enabled()
     }
 }

@@ -18,7 +18,8 @@ use dfly_hal::conformance::{Device, check_clock, check_cpus, check_dma};
 use dfly_hal::dma::DevAddr;
 use dfly_hal::sync::Lock;
 use dfly_hal::{Clock, CpuId, Cpus, block_on, sleep_until};
-use dfly_lwkt::{Cx, Scheduler, Spec};
+use dfly_lwkt::ipi::{CpuMask, IrqCx};
+use dfly_lwkt::{Cx, Priority, Scheduler, Spec};
 use kernel::Verdict;
 
 use crate::acpi::Madt;
@@ -49,10 +50,13 @@ const ALONE: [(&str, Test); 8] = [
 ];
 
 /// On every CPU at the same time.
-const TOGETHER: [(&str, Test); 4] = [
+const TOGETHER: [(&str, Test); 7] = [
     ("interrupts from CPU to CPU arrive", ipis),
     ("time is the same on every CPU", same_time),
     ("timers wake threads", timers),
+    ("an interrupt thread preempts one that computes", preempts),
+    ("functions run on CPUs whose threads compute", functions),
+    ("equals take turns when the clock ticks", turns),
     ("interrupts disturb no computation", storm),
 ];
 
@@ -300,6 +304,97 @@ fn storm(_: &mut Cx<'_>) -> Outcome {
     clock::expire();
     let taken = this.taken.load(Ordering::Relaxed) - before;
     ensure(taken > rounds, || format!("{taken} interrupts in {rounds} rounds"))
+}
+
+/// A thread that sleeps goes on in time though this one computes, and does not disturb it.
+fn preempts(cx: &mut Cx<'_>) -> Outcome {
+    const ROUNDS: u64 = 20;
+    /// An emulated CPU that shares its host's is late.
+    const LATEST: Duration = Duration::from_secs(2);
+    let expected = compute();
+    let (rounds, worst) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (theirs, lateness) = (rounds.clone(), worst.clone());
+    let before = cx.scheduler().cpu_stats(cx.cpu()).unwrap_or_default().preemptions;
+    let sleeper = Spec::new("sleeper").priority(Priority::INT_LOW);
+    let sleeper = cx.scheduler().spawn(cx.cpu(), sleeper, move |cx| {
+        for round in 1..=ROUNDS {
+            let at = Pc.now().saturating_add(Duration::from_millis(1));
+            let _ = block_on(cx, sleep_until(&Pc, at), None);
+            lateness.fetch_max(Pc.now().saturating_since(at).as_nanos() as u64, Ordering::Relaxed);
+            theirs.store(round, Ordering::Relaxed);
+        }
+    });
+    let sleeper = sleeper.map_err(|e| e.to_string())?;
+    let end = Pc.now().saturating_add(Duration::from_secs(20));
+    while rounds.load(Ordering::Relaxed) < ROUNDS && Pc.now() < end {
+        ensure(compute() == expected, || "another result".into())?;
+    }
+    let (rounds, worst) =
+        (rounds.load(Ordering::Relaxed), Duration::from_nanos(worst.load(Ordering::Relaxed)));
+    let after = cx.scheduler().cpu_stats(cx.cpu()).unwrap_or_default().preemptions;
+    ensure(rounds == ROUNDS && worst < LATEST, || format!("{rounds} rounds, {worst:?} late"))?;
+    // One that is late enough finds that its time has come before it waits.
+    ensure(after - before > ROUNDS / 2, || format!("{} preemptions", after - before))?;
+    sleeper.join(cx).map_err(|e| e.to_string())
+}
+
+/// One CPU runs a function on all of them, whose threads do nothing that would let them look.
+fn functions(cx: &mut Cx<'_>) -> Outcome {
+    const ROUNDS: u64 = 50;
+    static RAN: AtomicU64 = AtomicU64::new(0);
+    static READY: AtomicU64 = AtomicU64::new(0);
+    static OVER: AtomicU64 = AtomicU64::new(0);
+    let count = u64::from(cpu::count());
+    READY.fetch_add(1, Ordering::Relaxed);
+    if cx.cpu() != CpuId(0) {
+        let expected = compute();
+        while OVER.load(Ordering::Acquire) == 0 {
+            ensure(compute() == expected, || "another result".into())?;
+        }
+        return Ok(());
+    }
+    while READY.load(Ordering::Relaxed) < count {
+        cx.yield_now();
+    }
+    let all: CpuMask = (0..cpu::count()).map(CpuId).collect();
+    let ipis = cx.scheduler().ipis();
+    let call = |_: &IrqCx<'_>| {
+        RAN.fetch_add(1, Ordering::Relaxed);
+    };
+    let outcome = (0..ROUNDS).try_for_each(|round| {
+        let ran = if round % 2 == 0 { ipis.run_on(&all, call) } else { ipis.run_together(&all, call) };
+        ran.map_err(|e| e.to_string())?;
+        let ran = RAN.load(Ordering::Relaxed);
+        ensure(ran == (round + 1) * count, || format!("it ran {ran} times in {} rounds", round + 1))
+    });
+    OVER.store(1, Ordering::Release);
+    outcome
+}
+
+/// Two threads that compute, and yield when they should.
+fn turns(cx: &mut Cx<'_>) -> Outcome {
+    const TURNS: u64 = 5;
+    let turns = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let threads = turns.clone().map(|mine| {
+        cx.scheduler().spawn(cx.cpu(), Spec::new("turns"), move |cx| {
+            while mine.load(Ordering::Relaxed) < TURNS {
+                compute();
+                if cx.should_yield() {
+                    mine.fetch_add(1, Ordering::Relaxed);
+                    cx.yield_now();
+                }
+            }
+        })
+    });
+    for thread in threads {
+        let mut thread = thread.map_err(|e| e.to_string())?;
+        let end = Pc.now().saturating_add(Duration::from_secs(20));
+        let ended = block_on(cx, &mut thread, Some(end));
+        ensure(ended == Ok(Ok(())), || {
+            format!("{:?} turns", turns.each_ref().map(|turns| turns.load(Ordering::Relaxed)))
+        })?;
+    }
+    Ok(())
 }
 
 /// Something that keeps every register busy.

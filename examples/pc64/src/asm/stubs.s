@@ -1,6 +1,6 @@
 # One stub of 16 bytes for each of the 256 vectors, all of the same form: an error code, the vector, then `common`.
 # The frame is `interrupts::Frame`. The CPU switched to one of its interrupt stacks, whose top is aligned to 16 bytes;
-# the target uses neither red zone nor vector registers.
+# the target uses neither red zone nor vector registers. `interrupt_entry` says whether the scheduler is to have the CPU.
 
 .section .text
 .balign 16
@@ -38,7 +38,20 @@ interrupt_common:
     cld
     movq %rsp, %rdi
     call interrupt_entry
-    popq %r15
+    testb %al, %al
+    jz 1f
+    # Another thread may run before this one goes on, and then other interrupts need this stack: on with the thread's own,
+    # where the frame moves to.
+    movq 160(%rsp), %rdi        # Frame::rsp
+    subq $176, %rdi
+    andq $-16, %rdi
+    movq %rdi, %rbx
+    movq %rsp, %rsi
+    movl $22, %ecx
+    rep movsq
+    movq %rbx, %rsp
+    call interrupt_exit
+1:  popq %r15
     popq %r14
     popq %r13
     popq %r12
