@@ -4,6 +4,10 @@
 
 mod abuse;
 mod behaviour;
+// Miri lets weak exchanges fail now and then.
+#[cfg(not(miri))]
+mod cost;
+mod model;
 mod others;
 mod torture;
 
