@@ -74,11 +74,24 @@ pub fn interrupts_on() {
     unsafe { asm!("msr daifclr, #2", options(nostack)) };
 }
 
+/// Takes none from here on.
+pub fn interrupts_off() {
+    // SAFETY: whoever wants them has them on again.
+    unsafe { asm!("msr daifset, #2", options(nostack)) };
+}
+
+/// Whether this CPU takes none: in a handler it does not either.
+pub fn are_interrupts_off() -> bool {
+    let masks: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, daif", out(reg) masks, options(nomem, nostack, preserves_flags)) };
+    masks & 1 << 7 != 0
+}
+
 /// Halts until an interrupt, unless `ready`. Nothing that makes it ready is missed in between: an interrupt ends the halt
 /// also where it is not taken yet.
 pub fn halt(ready: &dyn Fn() -> bool) {
-    // SAFETY: interrupts are taken a little later.
-    unsafe { asm!("msr daifset, #2", options(nostack)) };
+    interrupts_off();
     if !ready() {
         // SAFETY: waits.
         unsafe { asm!("dsb ish", "wfi", options(nostack, preserves_flags)) };
@@ -139,7 +152,7 @@ extern "C" fn interrupt_entry(vector: u64) {
     loop {
         let taken: u32 = INTERRUPTS.read(0xc);
         match taken & 0x3ff {
-            NONE.. => return,
+            NONE.. => return crate::interrupt_exit(),
             IPI => platform::ipi(),
             TIMER => {
                 set_timer(None);

@@ -29,7 +29,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use dfly_hal::CpuId;
-use dfly_lwkt::{Config, Priority, RunError, Scheduler, Spec};
+use dfly_lwkt::{Config, Priority, RunError, Scheduler, Spec, enable_preemption};
 use once_cell::race::OnceBox;
 
 use panic::{Exit, exit};
@@ -53,6 +53,7 @@ fn boot(tree: usize) -> ! {
     platform::init(machine.cpus);
     assert!(machine.cpus as usize <= MOST, "{} CPUs, of which {MOST} have a stack", machine.cpus);
 
+    enable_preemption().expect("nobody else has hooks");
     let scheduler = Scheduler::new(Arc::new(Virt), Config::default()).expect("a scheduler");
     let timer = Spec::new("timer").priority(Priority::INT_HIGH);
     drop(scheduler.spawn(CpuId(0), timer, |cx| clock::serve(cx)).expect("a thread for timers"));
@@ -76,6 +77,15 @@ fn other_cpu() -> ! {
     LEFT.fetch_add(1, Ordering::Release);
     loop {
         arch::halt(&|| false);
+    }
+}
+
+/// Where each interrupt ends, on the stack of the thread that it has interrupted: another may run first.
+fn interrupt_exit() {
+    if let Some(scheduler) = SCHEDULER.get()
+        && scheduler.needs_interrupt_exit()
+    {
+        scheduler.interrupt_exit(arch::interrupts_on, arch::interrupts_off);
     }
 }
 

@@ -19,7 +19,8 @@ pub fn init(cpus: u32) {
     COUNT.store(cpus, Ordering::Release);
 }
 
-/// The interrupt handler of IPIs. That one came is all that it is for: whoever was halted looks again.
+/// The interrupt handler of IPIs. That one came is all that it is for: whoever was halted looks again, and
+/// `interrupt_exit` looks for whoever runs.
 pub fn ipi() {
     if let Some(count) = IPIS.get(arch::this() as usize) {
         count.fetch_add(1, Ordering::Release);
@@ -62,5 +63,9 @@ impl Clock for Virt {
 impl dfly_lwkt::Platform for Virt {
     fn halt(&self, ready: &dyn Fn() -> bool) {
         arch::halt(ready);
+    }
+
+    fn in_interrupt(&self) -> bool {
+        arch::are_interrupts_off()
     }
 }

@@ -53,11 +53,24 @@ pub fn interrupts_on() {
     unsafe { asm!("csrsi mstatus, 8", options(nostack)) };
 }
 
+/// Takes none from here on.
+pub fn interrupts_off() {
+    // SAFETY: whoever wants them has them on again.
+    unsafe { asm!("csrci mstatus, 8", options(nostack)) };
+}
+
+/// Whether this CPU takes none: in a handler it does not either.
+pub fn are_interrupts_off() -> bool {
+    let status: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("csrr {}, mstatus", out(reg) status, options(nomem, nostack, preserves_flags)) };
+    status & 8 == 0
+}
+
 /// Halts until an interrupt, unless `ready`. Nothing that makes it ready is missed in between: an interrupt ends the halt
 /// also where it is not taken yet.
 pub fn halt(ready: &dyn Fn() -> bool) {
-    // SAFETY: interrupts are taken a little later.
-    unsafe { asm!("csrci mstatus, 8", options(nostack)) };
+    interrupts_off();
     if !ready() {
         // SAFETY: waits.
         unsafe { asm!("wfi", options(nostack)) };
@@ -115,6 +128,7 @@ extern "C" fn interrupt_entry(cause: u64, at: u64) {
             panic::exception(cause, at, address)
         }
     }
+    crate::interrupt_exit();
 }
 
 /// Writes a byte to the serial line.

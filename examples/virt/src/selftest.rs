@@ -14,6 +14,8 @@ use core::time::Duration;
 use dfly_hal::conformance::{check_clock, check_cpus};
 use dfly_hal::sync::Lock;
 use dfly_hal::{Clock, CpuId, Cpus, block_on, sleep_until};
+use dfly_lwkt::ipi::{CpuMask, IrqCx};
+use dfly_lwkt::token::Token;
 use dfly_lwkt::{Cx, Handle, Priority, Scheduler, Spec};
 
 use crate::platform::{Virt, ipis};
@@ -23,13 +25,18 @@ use crate::{println, probe};
 type Outcome = Result<(), String>;
 type Test = fn(&mut Cx<'_>) -> Outcome;
 
-const TESTS: [(&str, Test); 11] = [
+const TESTS: [(&str, Test); 15] = [
     ("threads run on their CPUs, and are joined", spawns),
     ("equals take turns, and the more important come first", turns),
     ("registers are kept from switch to switch", keeps),
     ("a thread wakes another on its CPU", |cx| rally(cx, CpuId(0), CpuId(0))),
     ("threads wake each other from CPU to CPU", |cx| {
         others().try_for_each(|other| rally(cx, CpuId(0), other).and_then(|()| rally(cx, other, CpuId(0))))
+    }),
+    ("a token is one thread's at a time", tokens),
+    ("messages arrive in order", |cx| on_every_cpu(cx, messages)),
+    ("interrupt threads preempt from CPU to CPU", |cx| {
+        cpus().try_for_each(|busy| others().chain([CpuId(0)]).try_for_each(|from| preempts(cx, busy, from)))
     }),
     ("the clock keeps its promises", |cx| {
         check_clock(&Virt, &mut || cx.yield_now()).map_err(|e| e.to_string())
@@ -38,6 +45,7 @@ const TESTS: [(&str, Test); 11] = [
     ("time is the same on every CPU", |cx| on_every_cpu(cx, same_time)),
     ("sleepers wake in time", |cx| on_every_cpu(cx, sleeps)),
     ("interrupts disturb no computation", |cx| on_every_cpu(cx, storm)),
+    ("preemption disturbs no computation", |cx| on_every_cpu(cx, preempted)),
     ("a sleeping CPU is woken by one interrupt", one_ipi),
 ];
 
@@ -218,6 +226,120 @@ fn rally(cx: &mut Cx<'_>, first: CpuId, second: CpuId) -> Outcome {
     ensure(turn == 2 * ROUNDS && faults == 0, || format!("{faults} faults in {turn} turns"))
 }
 
+/// Threads of every CPU change the same data, which nobody else protects, and let others run while they hold it.
+fn tokens(cx: &mut Cx<'_>) -> Outcome {
+    const ROUNDS: u64 = 300;
+    let token = Arc::new(Token::named("ball", (0_u64, 0_u64)));
+    let mut threads = Vec::new();
+    for id in cpus().flat_map(|id| [id; 3]) {
+        let token = token.clone();
+        threads.push(spawn(cx, id, Spec::new("holder"), move |cx| {
+            for round in 0..ROUNDS {
+                let (mut cx, mut held) = cx.hold(&token);
+                held.get_mut(&mut cx).0 += 1;
+                if round % 4 == 0 {
+                    // It is somebody else's meanwhile.
+                    cx.yield_now();
+                }
+                held.get_mut(&mut cx).1 += 1;
+            }
+        })?);
+    }
+    let rounds = ROUNDS * threads.len() as u64;
+    join(cx, threads)?;
+    let (mut cx, mut held) = cx.hold(&token);
+    let counted = *held.get_mut(&mut cx);
+    ensure(counted == (rounds, rounds), || format!("{counted:?} of {rounds}"))
+}
+
+/// Each CPU sends to each; what runs there finds out whether it is in its place, and its turn has come.
+fn messages(cx: &mut Cx<'_>) -> Outcome {
+    const ROUNDS: u64 = 400;
+    struct Line {
+        from: CpuId,
+        to: CpuId,
+        next: AtomicU64,
+        faults: AtomicU64,
+    }
+    let (ipis, from) = (cx.scheduler().ipis(), cx.cpu());
+    for to in cpus() {
+        let line = Arc::new(Line { from, to, next: AtomicU64::new(0), faults: AtomicU64::new(0) });
+        let mut last = None;
+        for round in 0..ROUNDS {
+            let line = line.clone();
+            let call = move |irq: &IrqCx<'_>| {
+                let is_here = irq.cpu() == line.to && irq.from() == line.from && Virt.this() == line.to;
+                let is_next = line.next.fetch_add(1, Ordering::Relaxed) == round;
+                line.faults.fetch_add(u64::from(!(is_here && is_next)), Ordering::Relaxed);
+            };
+            last = Some(ipis.send(to, call).map_err(|e| e.to_string())?);
+        }
+        last.map_or(Ok(()), |last| ipis.wait(last)).map_err(|e| e.to_string())?;
+        let (came, faults) = (line.next.load(Ordering::Relaxed), line.faults.load(Ordering::Relaxed));
+        ensure(came == ROUNDS && faults == 0, || format!("{came} came to {to}, {faults} of them wrong"))?;
+    }
+    let all = cpus().collect::<CpuMask>();
+    let ran = AtomicU64::new(0);
+    let count = |_: &IrqCx<'_>| {
+        ran.fetch_add(1, Ordering::Relaxed);
+    };
+    ipis.run_together(&all, count).map_err(|e| e.to_string())?;
+    let ran = ran.load(Ordering::Relaxed);
+    ensure(ran == u64::from(Virt.count()), || format!("{ran} CPUs ran together"))
+}
+
+/// A thread that neither waits nor yields is preempted by an interrupt thread of its CPU that another CPU starts.
+fn preempts(cx: &mut Cx<'_>, busy: CpuId, from: CpuId) -> Outcome {
+    if busy == from {
+        return Ok(());
+    }
+    let (began, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (begins, stops) = (began.clone(), stop.clone());
+    let limit = Virt.now().saturating_add(Duration::from_secs(20));
+    let victim = spawn(cx, busy, Spec::new("victim"), move |_| {
+        begins.store(true, Ordering::Release);
+        while !stops.load(Ordering::Acquire) && Virt.now() < limit {}
+    })?;
+    let starter = spawn(cx, from, Spec::new("starter"), move |cx| {
+        while !began.load(Ordering::Acquire) {
+            cx.yield_now();
+        }
+        let urgent = Spec::new("urgent").priority(Priority::INT_MED);
+        // Without it the victim is as late as it can be.
+        let _ = spawn(cx, busy, urgent, move |_| stop.store(true, Ordering::Release));
+    })?;
+    join(cx, Vec::from([victim, starter]))?;
+    ensure(Virt.now() < limit, || format!("nobody preempts {busy}"))
+}
+
+/// Computes, and is preempted at any instruction by somebody who computes something else.
+fn preempted(cx: &mut Cx<'_>) -> Outcome {
+    const WAKES: u64 = 100;
+    let (others, expected) = (compute(7), compute(1));
+    let wrong = Arc::new(AtomicU64::new(u64::MAX));
+    let result = wrong.clone();
+    let urgent = Spec::new("urgent").priority(Priority::INT_MED);
+    let urgent = spawn(cx, cx.cpu(), urgent, move |cx| {
+        let mut wrong = 0;
+        for _ in 0..WAKES {
+            let soon = Virt.now().saturating_add(Duration::from_micros(200));
+            let _ = block_on(cx, sleep_until(&Virt, soon), None);
+            wrong += u64::from(compute(7) != others);
+        }
+        result.store(wrong, Ordering::Release);
+    })?;
+    let before = cx.scheduler().cpu_stats(cx.cpu()).unwrap_or_default().preemptions;
+    let mut rounds = 0_u64;
+    while wrong.load(Ordering::Acquire) == u64::MAX {
+        ensure(compute(1) == expected, || format!("another result in round {rounds}"))?;
+        rounds += 1;
+    }
+    join(cx, Vec::from([urgent]))?;
+    let preemptions = cx.scheduler().cpu_stats(cx.cpu()).unwrap_or_default().preemptions - before;
+    ensure(wrong.load(Ordering::Relaxed) == 0, || "another result of who preempts".into())?;
+    ensure(preemptions > 0, || format!("never preempted in {rounds} rounds"))
+}
+
 fn arrive(cx: &mut Cx<'_>) -> Outcome {
     let mut seen: Vec<u64> = cpus().map(ipis).collect();
     let mut handled = |id: CpuId| {
@@ -269,14 +391,14 @@ fn storm(cx: &mut Cx<'_>) -> Outcome {
         fn wake(self: Arc<Self>) {}
     }
     const TIME: Duration = Duration::from_millis(200);
-    let expected = compute();
+    let expected = compute(1);
     let before = ipis(cx.cpu());
     let end = Virt.now().saturating_add(TIME);
     let (mut rounds, quiet) = (0_u64, Waker::from(Arc::new(Quiet)));
     while Virt.now() < end {
         Virt.wake_at(Virt.now().saturating_add(Duration::from_micros(30)), &quiet);
         cpus().for_each(|to| Virt.raise_ipi(to));
-        ensure(compute() == expected, || format!("another result in round {rounds}"))?;
+        ensure(compute(1) == expected, || format!("another result in round {rounds}"))?;
         rounds += 1;
         cx.yield_now();
     }
@@ -285,9 +407,10 @@ fn storm(cx: &mut Cx<'_>) -> Outcome {
 }
 
 /// Something that keeps every register busy, those of floating point as well.
-fn compute() -> ([u64; 8], [u64; 8]) {
-    let mut state: [u64; 8] = core::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let mut waves: [f64; 8] = core::array::from_fn(|i| black_box(i as f64 + 0.1));
+fn compute(seed: u64) -> ([u64; 8], [u64; 8]) {
+    let mut state: [u64; 8] =
+        core::array::from_fn(|i| (i as u64 + black_box(seed)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut waves: [f64; 8] = core::array::from_fn(|i| black_box(i as f64 + seed as f64 / 10.0));
     for round in 0..200 {
         for i in 0..8 {
             state[i] = state[i].rotate_left(13 + i as u32).wrapping_mul(0x2545_f491_4f6c_dd1d)
