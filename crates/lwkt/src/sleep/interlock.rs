@@ -59,8 +59,8 @@ pub struct Interlock<'c, 'a> {
 }
 
 impl<'a> Interlock<'_, 'a> {
-    /// Sleeps until a wake-up that came after the interlock, or until `deadline` has passed by the machine's clock. A
-    /// wake-up that comes at the same moment as the deadline is one or the other, for both sides: a
+    /// Sleeps until a wake-up, or until `deadline` has passed by the machine's clock. Every wake-up after the interlock
+    /// counts; one that came shortly before may, if this CPU has not looked at it yet. A wake-up that comes at the same moment as the deadline is one or the other, for both sides: a
     /// [`wakeup_one`](crate::Scheduler::wakeup_one) that chose this thread is `Ok`.
     ///
     /// Allocates nothing, but for what the platform's clock needs for a deadline.
