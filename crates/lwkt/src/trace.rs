@@ -76,8 +76,8 @@ pub enum Kind {
     },
     /// A thread interrupted another one.
     Preempt {
-        /// Which was interrupted; `None` is the idle context.
-        thread: Option<ThreadId>,
+        /// Which was interrupted.
+        thread: ThreadId,
         /// By which.
         by: ThreadId,
     },
@@ -111,7 +111,7 @@ impl Kind {
             Self::Switch { from, to } => (0, [maybe(from), maybe(to)]),
             Self::Block { thread } => (1, [id(thread), 0]),
             Self::Wake { thread } => (2, [id(thread), 0]),
-            Self::Preempt { thread, by } => (3, [maybe(thread), id(by)]),
+            Self::Preempt { thread, by } => (3, [id(thread), id(by)]),
             Self::Ipi { to } => (4, [u64::from(to.0), 0]),
             Self::Contention { thread, token } => (5, [id(thread), token as u64]),
             Self::Migrate { thread, to } => (6, [id(thread), u64::from(to.0)]),
@@ -125,7 +125,7 @@ impl Kind {
             0 => Self::Switch { from: maybe(a), to: maybe(b) },
             1 => Self::Block { thread },
             2 => Self::Wake { thread },
-            3 => Self::Preempt { thread: maybe(a), by: ThreadId(b) },
+            3 => Self::Preempt { thread, by: ThreadId(b) },
             4 => Self::Ipi { to: CpuId(a as u32) },
             5 => Self::Contention { thread, token: b as usize },
             6 => Self::Migrate { thread, to: CpuId(b as u32) },
@@ -166,7 +166,7 @@ impl fmt::Display for Kind {
             Self::Switch { from, to } => write!(f, "switch from {} to {}", or_idle(from), or_idle(to)),
             Self::Block { thread } => write!(f, "{thread} blocks"),
             Self::Wake { thread } => write!(f, "{thread} is ready"),
-            Self::Preempt { thread, by } => write!(f, "{} preempted by {by}", or_idle(thread)),
+            Self::Preempt { thread, by } => write!(f, "{thread} preempted by {by}"),
             Self::Ipi { to } => write!(f, "IPI to {to}"),
             Self::Contention { thread, token } => write!(f, "{thread} waits for token {token:#x}"),
             Self::Migrate { thread, to } => write!(f, "{thread} goes to {to}"),
@@ -228,7 +228,7 @@ mod tests {
             (Kind::Switch { from: Some(one), to: None }, "switch from 1 to idle"),
             (Kind::Block { thread: one }, "1 blocks"),
             (Kind::Wake { thread: one }, "1 is ready"),
-            (Kind::Preempt { thread: Some(one), by: two }, "1 preempted by 2"),
+            (Kind::Preempt { thread: one, by: two }, "1 preempted by 2"),
             (Kind::Ipi { to: CpuId(3) }, "IPI to cpu3"),
             (Kind::Contention { thread: one, token: 0xf00 }, "1 waits for token 0xf00"),
             (Kind::Migrate { thread: two, to: CpuId(1) }, "2 goes to cpu1"),

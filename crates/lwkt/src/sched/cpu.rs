@@ -293,8 +293,8 @@ impl Cpu {
             if from_elsewhere {
                 self.raise_ipi();
             }
-        } else if preempt::is_enabled() {
-            // One of the sleepers may preempt.
+        } else if self.sleepers.any_urgent() && preempt::is_enabled() {
+            // It may preempt.
             self.sections.attention().call();
             if from_elsewhere {
                 self.raise_ipi();
@@ -629,6 +629,7 @@ impl Cpu {
             // SAFETY: as promised by the caller.
             let Some(next) = (unsafe { self.local(next) }) else { return };
             self.counts.preemptions.add(1);
+            self.scheduler.note(|| Kind::Preempt { thread: me.seen.id(), by: next.seen.id() });
             me.seen.set_state(ThreadState::Preempted);
             // SAFETY: as above, and `next` was on the run queue. Nobody puts `me` on a list meanwhile: it is not blocked.
             unsafe { self.switch(Some(me), Some(next), now) };

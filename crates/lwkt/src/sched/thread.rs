@@ -75,6 +75,10 @@ impl Sleeper for Thread {
     fn place(&self) -> &Place<Self> {
         &self.place
     }
+
+    fn is_urgent(&self) -> bool {
+        self.seen.priority().is_interrupt()
+    }
 }
 
 impl Thread {

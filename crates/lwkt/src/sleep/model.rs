@@ -16,6 +16,9 @@ impl Sleeper for Item {
     fn place(&self) -> &Place<Self> {
         &self.1
     }
+    fn is_urgent(&self) -> bool {
+        self.0.is_multiple_of(2)
+    }
 }
 
 /// Kept where Miri finds them.
@@ -96,6 +99,8 @@ proptest! {
         let (items, channels, mut model) = (items(6), channels(), Model::default());
         let sleepers = Sleepers::new();
         for step in steps {
+            let urgent = model.listed.iter().any(|(item, ..)| item.is_multiple_of(2));
+            prop_assert_eq!(sleepers.any_urgent(), urgent);
             match step {
                 Step::Enter(i, c) => {
                     // As `Cx::interlock` does.

@@ -3,7 +3,7 @@
 
 use alloc::boxed::Box;
 // `core`'s, not the facade's: no order hangs on them, and a model need not look at them.
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering::Relaxed};
 
 use super::BUCKETS;
 use super::ident::{Channel, Domain, Ident};
@@ -13,11 +13,16 @@ use crate::sched::link::OwnRef;
 /// What sleeps.
 pub(crate) trait Sleeper: Sync + Sized + 'static {
     fn place(&self) -> &Place<Self>;
+
+    /// It is to run at once when it is woken, and may preempt who runs.
+    fn is_urgent(&self) -> bool;
 }
 
 /// The part of a thread that sleeps. The numbered transitions are in DESIGN.md.
 pub(crate) struct Place<T: Sleeper> {
     state: AtomicU8,
+    /// It was urgent when it entered.
+    urgent: AtomicBool,
     ident: AtomicUsize,
     domain: AtomicU16,
     previous: OwnRef<T>,
@@ -37,6 +42,7 @@ impl<T: Sleeper> Place<T> {
     pub(crate) fn new() -> Self {
         Self {
             state: AtomicU8::new(OUT),
+            urgent: AtomicBool::new(false),
             ident: AtomicUsize::new(0),
             domain: AtomicU16::new(0),
             previous: OwnRef::none(),
@@ -72,6 +78,8 @@ impl<T: Sleeper> Place<T> {
 /// The sleepers of one CPU, and what others ask of them.
 pub(crate) struct Sleepers<T: Sleeper> {
     requests: Requests,
+    /// How many on the lists are urgent.
+    urgent: AtomicUsize,
     buckets: Box<[Bucket<T>]>,
 }
 
@@ -110,12 +118,19 @@ impl<T: Sleeper> Bucket<T> {
 /// From anybody.
 impl<T: Sleeper> Sleepers<T> {
     pub(crate) fn new() -> Self {
-        Self { requests: Requests::new(), buckets: (0..BUCKETS).map(|_| Bucket::new()).collect() }
+        let buckets = (0..BUCKETS).map(|_| Bucket::new()).collect();
+        Self { requests: Requests::new(), urgent: AtomicUsize::new(0), buckets }
     }
 
     /// Asks for a wake-up. From any context.
     pub(super) fn ask(&self, request: Request) {
         self.requests.ask(request);
+    }
+
+    /// Whether one of the sleepers may be urgent. For a waker, behind the fence that follows what it asks: a sleeper that is
+    /// not seen here sees what the waker did before.
+    pub(crate) fn any_urgent(&self) -> bool {
+        self.urgent.load(Relaxed) != 0
     }
 
     /// Whether somebody has asked.
@@ -135,6 +150,8 @@ impl<T: Sleeper> Sleepers<T> {
         place.ident.store(channel.ident.0, Relaxed);
         place.domain.store(channel.domain.0, Relaxed);
         place.state.store(INTERLOCKED, Relaxed);
+        place.urgent.store(node.is_urgent(), Relaxed);
+        self.urgent.store(self.urgent.load(Relaxed) + usize::from(node.is_urgent()), Relaxed);
         bucket.push(node);
         was_empty
     }
@@ -144,7 +161,7 @@ impl<T: Sleeper> Sleepers<T> {
         let place = node.place();
         let left = if place.is_listed() {
             let bucket = place.channel().bucket();
-            self.buckets[bucket].unlink(node);
+            self.unlink(node);
             if self.buckets[bucket].is_empty() { Left::Emptied(bucket) } else { Left::Listed }
         } else if place.is_woken() {
             Left::Woken
@@ -208,11 +225,17 @@ impl<T: Sleeper> Sleepers<T> {
         }
     }
 
+    fn unlink(&self, node: &'static T) {
+        let urgent = usize::from(node.place().urgent.load(Relaxed));
+        self.urgent.store(self.urgent.load(Relaxed).saturating_sub(urgent), Relaxed);
+        self.buckets[node.place().channel().bucket()].unlink(node);
+    }
+
     /// (3) INTERLOCKED or ASLEEP to WOKEN; returns whether it was asleep.
     fn wake(&self, node: &'static T, from_elsewhere: bool, wake: &mut dyn FnMut(&'static T, bool)) -> bool {
         let place = node.place();
         let was_asleep = place.state.load(Relaxed) == ASLEEP;
-        self.buckets[place.channel().bucket()].unlink(node);
+        self.unlink(node);
         place.state.store(WOKEN, Relaxed);
         if was_asleep {
             wake(node, from_elsewhere);
