@@ -39,15 +39,31 @@ impl Own {
     }
 }
 
+/// A reference to it is all that fits into a message.
+struct All {
+    scheduler: &'static Scheduler,
+    own: Box<[Own]>,
+}
+
+impl All {
+    /// Has an interrupt thread of `cpu` run.
+    fn interrupt(&self, cpu: CpuId) {
+        let own = &self.own[cpu.index()];
+        own.due.fetch_add(1, Relaxed);
+        self.scheduler.wakeup(own.ident());
+    }
+}
+
 pub(super) fn storm(crew: &mut Crew) {
     let scheduler = crew.weather.scheduler;
     // Of no one: what the last callback drops would be freed in an interrupt.
-    let all: &'static [Own] = Box::leak(crew.cpus().map(|_| Own::default()).collect());
+    let all: &'static All =
+        Box::leak(Box::new(All { scheduler, own: crew.cpus().map(|_| Own::default()).collect() }));
     let expected = compute(black_box(1));
     for cpu in crew.cpus() {
         for priority in [Priority::INT_LOW, Priority::INT_HIGH] {
             crew.add(cpu, Spec::new("interrupt").priority(priority), move |cx, hand| {
-                let own = &all[cpu.index()];
+                let own = &all.own[cpu.index()];
                 let over = || hand.weather.is_over();
                 // A time-out is another interrupt.
                 let deadline =
@@ -62,24 +78,22 @@ pub(super) fn storm(crew: &mut Crew) {
             crew.add(cpu, "compute".into(), move |cx, hand| {
                 let result = compute(black_box(1));
                 hand.ensure(result == expected, || format!("{result:?} computed, and not {expected:?}"));
-                all[cpu.index()].add(cx, || hand.work());
+                all.own[cpu.index()].add(cx, || hand.work());
                 let to = hand.any_cpu();
                 match hand.rng.below(3) {
-                    0 => interrupt(scheduler, all, to),
+                    0 => all.interrupt(to),
                     // From its callback.
                     _ => {
-                        let sent = scheduler
-                            .ipis()
-                            .send(to, move |cx: &IrqCx<'_>| interrupt(scheduler, all, cx.cpu()));
+                        let sent = scheduler.ipis().send(to, move |cx: &IrqCx<'_>| all.interrupt(cx.cpu()));
                         hand.ensure(sent.is_ok(), || format!("{sent:?}"));
                     }
                 }
             });
         }
     }
-    crew.at_the_end(move || all.iter().for_each(|own| scheduler.wakeup(own.ident())));
+    crew.at_the_end(move || all.own.iter().for_each(|own| scheduler.wakeup(own.ident())));
     crew.check(move |_| {
-        for (id, own) in (0..).map(CpuId).zip(all) {
+        for (id, own) in (0..).map(CpuId).zip(&all.own) {
             let (count, added) = (own.count.load(Relaxed), own.added.load(Relaxed));
             if count != added {
                 return Err(format!("{id}: {added} added in critical sections, {count} there"));
@@ -87,12 +101,6 @@ pub(super) fn storm(crew: &mut Crew) {
         }
         Ok(())
     });
-}
-
-fn interrupt(scheduler: &Scheduler, all: &[Own], cpu: CpuId) {
-    let own = &all[cpu.index()];
-    own.due.fetch_add(1, Relaxed);
-    scheduler.wakeup(own.ident());
 }
 
 /// Something that needs many registers, and tells if one was lost.
