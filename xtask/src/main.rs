@@ -12,6 +12,7 @@ mod qemu;
 mod run;
 mod source;
 mod toolchain;
+mod torture;
 mod virt;
 
 use std::{process::ExitCode, time::Instant};
@@ -64,6 +65,8 @@ enum Step {
     Mutations,
     /// Tests of the crates with unsafe code under Miri
     Miri,
+    /// Storms of threads, tokens, locks, sleeps and interrupts against the scheduler, on the host and in QEMU
+    Torture(torture::Options),
     /// Run each fuzz target for a short while, from the corpus that the project keeps
     Fuzz {
         /// How long to run each target
@@ -79,7 +82,7 @@ enum Step {
 }
 
 /// What `ci` runs: cheap checks first.
-const CI: [(&str, Step); 16] = [
+const CI: [(&str, Step); 17] = [
     ("ascii", Step::Ascii),
     ("links", Step::Links),
     ("unsafe", Step::Unsafe),
@@ -94,6 +97,7 @@ const CI: [(&str, Step); 16] = [
     ("loom", Step::Loom),
     ("mutations", Step::Mutations),
     ("miri", Step::Miri),
+    ("torture", Step::Torture(torture::CI)),
     ("fuzz", Step::Fuzz { seconds: 15 }),
     ("bench", Step::Bench { quick: true }),
 ];
@@ -115,6 +119,7 @@ impl Step {
             Self::Loom => interleave::loom(project, tests),
             Self::Mutations => mutations::run(project),
             Self::Miri => interleave::miri(project, tests),
+            Self::Torture(options) => torture::run(project, options),
             Self::Fuzz { seconds } => fuzz::run(project, *seconds),
             Self::Bench { quick } => build::bench(project, *quick),
         }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::project::Project;
 
 /// Crates without any unsafe code, by folder.
-const FORBID_UNSAFE: [&str; 4] = ["crates/golden", "crates/hammer", "crates/hammer-image", "crates/vfs"];
+const FORBID_UNSAFE: [&str; 5] =
+    ["crates/golden", "crates/hammer", "crates/hammer-image", "crates/torture", "crates/vfs"];
 
 /// Where unsafe code may be, besides tests and benches: files and folders.
 const UNSAFE: &[&str] = &[

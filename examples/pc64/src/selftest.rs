@@ -9,10 +9,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::hint::spin_loop;
-use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
 use core::time::Duration;
+use core::{mem, ptr};
 
 use dfly_hal::conformance::{Device, check_clock, check_cpus, check_dma};
 use dfly_hal::dma::DevAddr;
@@ -20,6 +20,7 @@ use dfly_hal::sync::Lock;
 use dfly_hal::{Clock, CpuId, Cpus, block_on, sleep_until};
 use dfly_lwkt::ipi::{CpuMask, IrqCx};
 use dfly_lwkt::{Cx, Priority, Scheduler, Spec};
+use dfly_torture::{Plan, torture};
 use kernel::Verdict;
 
 use crate::acpi::Madt;
@@ -60,9 +61,12 @@ const TOGETHER: [(&str, Test); 7] = [
     ("interrupts disturb no computation", storm),
 ];
 
-/// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first disk; `end=HOW`.
+/// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first disk;
+/// `torture=SECONDS seed=N`; `end=HOW`.
 pub fn is_wanted(options: &str) -> bool {
-    options.split_whitespace().any(|word| ["selftest", "disktest", "end"].contains(&name_of(word).0))
+    options
+        .split_whitespace()
+        .any(|word| ["selftest", "disktest", "torture", "end"].contains(&name_of(word).0))
 }
 
 fn name_of(word: &str) -> (&str, &str) {
@@ -76,6 +80,7 @@ pub fn boot(options: &'static str) -> (&'static Scheduler, crate::Run) {
         let passed = options.split_whitespace().all(|word| match name_of(word) {
             ("selftest", _) => run(cx),
             ("disktest", _) => report("the disk holds what was written", crate::disktest::run(cx)),
+            ("torture", seconds) => report("torture", tortured(cx, seconds, options)),
             ("end", how) => end(how, cx),
             _ => true,
         });
@@ -95,6 +100,26 @@ fn run(cx: &mut Cx<'_>) -> bool {
         passed &= report(name, on_every_cpu(cx, test));
     }
     passed
+}
+
+/// Storms against the scheduler, for so many seconds.
+fn tortured(cx: &mut Cx<'_>, seconds: &str, options: &str) -> Outcome {
+    let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
+    let seed = options.split_whitespace().map(name_of).find(|(name, _)| *name == "seed");
+    let seed = seed.map_or(Ok(1), |(_, text)| number(text))?;
+    // Emulated CPUs wait for each other's hosts.
+    let patience = Duration::from_secs(60);
+    let plan = Plan { seed, time: Duration::from_secs(number(seconds)?), patience };
+    let outcome = Arc::new(Lock::new(Ok(())));
+    let theirs = outcome.clone();
+    let watch = move |cx: &mut Cx<'_>| {
+        let tortured = torture(cx, &plan, &mut |line| println!("{line}"));
+        *theirs.lock() = tortured;
+    };
+    // More important than what it watches.
+    let thread = cx.scheduler().spawn(CpuId(0), Spec::new("torture").priority(Priority::MAX), watch);
+    thread.map_err(|e| e.to_string())?.join(cx).map_err(|e| e.to_string())?;
+    mem::replace(&mut *outcome.lock(), Ok(()))
 }
 
 /// Prints how a test went.
@@ -122,7 +147,7 @@ pub fn on_every_cpu(cx: &mut Cx<'_>, f: impl Fn(&mut Cx<'_>) -> Outcome + Send +
     for thread in threads {
         thread.join(cx).map_err(|e| e.to_string())?;
     }
-    core::mem::replace(&mut *wrong.lock(), Ok(()))
+    mem::replace(&mut *wrong.lock(), Ok(()))
 }
 
 fn ensure(is: bool, otherwise: impl FnOnce() -> String) -> Outcome {
