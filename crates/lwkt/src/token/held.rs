@@ -160,3 +160,51 @@ impl<T: ?Sized> fmt::Debug for HeldShared<'_, T> {
             .finish()
     }
 }
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::string::String;
+    use std::sync::mpsc::channel;
+
+    use dfly_hal::{CpuId, ThreadWait};
+
+    use super::*;
+    use crate::sched::host::Machine;
+    use crate::spec::Config;
+
+    /// No safe code has contexts of two threads in one place; this makes sure of what happens if some did.
+    #[test]
+    fn a_hold_is_of_no_use_with_the_context_of_another_thread() {
+        let machine = Machine::start(1, Config::default()).unwrap();
+        let (say, slots) = channel();
+        let first = machine.scheduler().spawn(CpuId(0), "first".into(), move |cx| {
+            say.send(cx.slot()).unwrap();
+            // Until the other one has looked.
+            cx.yield_now();
+        });
+        let second = machine.scheduler().spawn(CpuId(0), "second".into(), move |cx| {
+            let token = Token::new(1);
+            // SAFETY: it is only looked at.
+            let mut foreign = unsafe { Cx::new(slots.recv().unwrap()) };
+            let (mut cx, mut held) = cx.hold(&token);
+            let refused = |f: &mut dyn FnMut()| {
+                let panic = catch_unwind(AssertUnwindSafe(f)).unwrap_err();
+                let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                assert!(said.starts_with("a hold of thread 2 (second)"), "{said}");
+                assert!(said.contains("thread 1 (first)"), "{said}");
+            };
+            refused(&mut || _ = held.get(&foreign));
+            refused(&mut || _ = held.get_mut(&mut foreign));
+            *held.get_mut(&mut cx) += 1;
+            let (mut cx, mut other) = cx.hold(&token);
+            refused(&mut || _ = get2_mut(&mut held, &mut other, &mut foreign));
+            let (cx, shared) = cx.hold_shared(&token);
+            refused(&mut || _ = shared.get(&foreign));
+            assert_eq!(*shared.get(&cx), 2);
+        });
+        for thread in [first, second] {
+            thread.unwrap().join(&mut ThreadWait::new()).unwrap();
+        }
+    }
+}

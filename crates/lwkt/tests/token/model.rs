@@ -101,7 +101,12 @@ impl Walk<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 200 }))]
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 3 } else { 200 },
+        // Miri has no files.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn a_threads_holds_are_as_the_model_says_and_gone_while_it_yields(
         ops in proptest::collection::vec(op(), 1..60),
