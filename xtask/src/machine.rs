@@ -73,8 +73,11 @@ pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
     passed("--append with options that are too long", tests);
     killed().context("qemu, killed")?;
     passed("leaves no machine behind when it is killed", tests);
-    disk().context("qemu --append disktest")?;
-    passed("--append disktest, and the image is as it should be", tests);
+    for (words, option) in [("--append disktest", "--scratch"), ("--append disktest=ahci", "--scratch-ahci")]
+    {
+        disk(words, option).with_context(|| format!("qemu {words}"))?;
+        passed(&format!("{words}, and the image is as it should be"), tests);
+    }
     golden(project, tests)
 }
 
@@ -83,15 +86,16 @@ fn passed(what: &str, tests: &mut Tally) {
     tests.passed += 1;
 }
 
-fn boot(words: &str, scratch: Option<&NamedTempFile>) -> Result<Output> {
+/// Boots with these arguments, and perhaps a disk by that option.
+fn boot(words: &str, scratch: Option<(&str, &NamedTempFile)>) -> Result<Output> {
     let mut command = Command::new(env::current_exe()?);
     command.arg("qemu");
     if !words.contains("--timeout") {
         command.args(LIMIT.split(' '));
     }
     command.args(words.split(' '));
-    if let Some(scratch) = scratch {
-        command.arg("--scratch").arg(scratch.path());
+    if let Some((option, scratch)) = scratch {
+        command.arg(option).arg(scratch.path());
     }
     Ok(command.stdin(Stdio::null()).output()?)
 }
@@ -122,13 +126,13 @@ fn killed() -> Result<()> {
 }
 
 /// Both CPUs write a disk at depth; then its image holds what `examples/pc64/README.md` says, and nothing else changed.
-fn disk() -> Result<()> {
+fn disk(words: &str, option: &str) -> Result<()> {
     const WRITTEN: u64 = 36 << 20;
     const BYTES: u64 = 40 << 20;
     const OLD: u8 = 0x5a;
     let mut image = NamedTempFile::new()?;
     image.write_all(&vec![OLD; BYTES as usize])?;
-    judge(&boot("--append disktest", Some(&image))?, End::Success, "the disk holds what was written: ok")?;
+    judge(&boot(words, Some((option, &image)))?, End::Success, "the disk holds what was written: ok")?;
 
     let mut image = File::open(image.path())?;
     image.seek(SeekFrom::Start(0))?;

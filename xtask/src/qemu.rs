@@ -25,9 +25,15 @@ pub(crate) struct Options {
     /// Disk images, each behind an NVMe controller of its own: nvme0, nvme1, ...; what is written is forgotten
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     nvme: Vec<PathBuf>,
+    /// Disk images, each behind an AHCI adapter of its own: ahci0, ahci1, ...; what is written is forgotten
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    ahci: Vec<PathBuf>,
     /// Disk images that keep what is written, behind the controllers that follow
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     scratch: Vec<PathBuf>,
+    /// The same behind AHCI adapters
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    scratch_ahci: Vec<PathBuf>,
     /// Runs the commands of this file (-: of stdin) instead of a shell
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -167,17 +173,43 @@ fn command(kernel: &Path, script: Option<&Path>, options: &Options) -> Result<Co
     if let Some(script) = script {
         qemu.arg("-initrd").arg(script);
     }
-    let kept = options.nvme.iter().map(|image| (image, "snapshot=on"));
-    let written = options.scratch.iter().map(|image| (image, "cache=writeback"));
-    for (index, (image, mode)) in kept.chain(written).enumerate() {
+    const KEPT: &str = "snapshot=on";
+    const WRITTEN: &str = "cache=writeback,discard=unmap";
+    let Options { nvme, ahci, scratch, scratch_ahci, .. } = options;
+    let by = |images: &'_ [PathBuf], mode, bus| {
+        images.iter().map(move |image| (image.clone(), mode, bus)).collect()
+    };
+    let disks: [Vec<_>; 4] = [
+        by(nvme, KEPT, Bus::Nvme),
+        by(scratch, WRITTEN, Bus::Nvme),
+        by(ahci, KEPT, Bus::Ahci),
+        by(scratch_ahci, WRITTEN, Bus::Ahci),
+    ];
+    for (index, (image, mode, bus)) in disks.into_iter().flatten().enumerate() {
         ensure!(image.exists(), "no image {}", image.display());
         // In QEMU's lists of options a comma is written twice.
         let image = image.to_str().context("the name of an image is not UTF-8")?.replace(',', ",,");
         qemu.args(["-drive", &format!("file={image},if=none,id=disk{index},format=raw,{mode}")]);
-        qemu.args(["-device", &format!("nvme,serial=dfly{index},drive=disk{index}")]);
+        match bus {
+            Bus::Nvme => qemu.args(["-device", &format!("nvme,serial=dfly{index},drive=disk{index}")]),
+            Bus::Ahci => {
+                qemu.args(["-device", &format!("ich9-ahci,id=ahci{index}")]);
+                qemu.args([
+                    "-device",
+                    &format!("ide-hd,serial=dfly{index},drive=disk{index},bus=ahci{index}.0"),
+                ])
+            }
+        };
     }
     qemu.args(&options.extra);
     Ok(qemu)
+}
+
+/// What a disk is behind.
+#[derive(Clone, Copy)]
+enum Bus {
+    Nvme,
+    Ahci,
 }
 
 /// Where the machine's input comes from.

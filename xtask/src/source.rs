@@ -55,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "crates/lwkt/src/token/wanted.rs",
     "crates/msgport/src/carrier",
     "crates/nvme/src/lend.rs",
+    "examples/pc64/src/ahci.rs",
     "examples/pc64/src/apic.rs",
     "examples/pc64/src/boot.rs",
     "examples/pc64/src/clock.rs",

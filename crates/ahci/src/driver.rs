@@ -476,6 +476,11 @@ impl<H: AhciHal + Clone, W: Window> Ahci<H, W> {
         mine
     }
 
+    /// Completes [`work`](Self::work), for a reason of the caller's. Callable from every context.
+    pub fn wake(&self) {
+        self.core.ring();
+    }
+
     /// Reaps completions, sends what was parked, keeps deadlines, goes on with whatever a port is in the middle of. Returns
     /// how many requests it answered. Thread context; never blocks. The disks' `poll` does the same.
     pub fn poll(&self) -> usize {

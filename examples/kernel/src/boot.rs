@@ -10,7 +10,10 @@ use dfly_hal::{CpuId, Cpus as _, Wait};
 use dfly_lwkt::{Config, RunError, Scheduler, SpawnError, Spec};
 use dfly_vfs::{MountTable, mem::MemFs};
 
-use crate::{Controller, Disks, Log, Machine, NvmeFunction, Platform, Session, Terminal, shell};
+use crate::{
+    AhciFunction, Controller, Disk, Disks, Log, Machine, NvmeFunction, Platform, Session, Terminal, ahci,
+    nvme, shell,
+};
 
 /// The init thread and the shell mount file systems, which takes 22 KiB of stack.
 const INIT_STACK_BYTES: usize = 128 << 10;
@@ -52,7 +55,7 @@ pub struct Kernel {
 impl Kernel {
     /// Boots `machine`: from now on its CPUs may [`run`](Self::run).
     pub fn boot(machine: Machine) -> Result<&'static Self, BootError> {
-        let Machine { name, platform, terminal, nvme, session } = machine;
+        let Machine { name, platform, terminal, nvme, ahci, session } = machine;
         let scheduler = Scheduler::new(platform.clone(), Config::default())?;
         let log = Log::new(platform.clone(), terminal.clone());
         let kernel: &'static Self = Box::leak(Box::new(Self {
@@ -69,7 +72,7 @@ impl Kernel {
         }));
         let spec = Spec::new("init").stack_bytes(INIT_STACK_BYTES);
         // It ends with the machine: nobody waits for it.
-        drop(scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, session, cx))?);
+        drop(scheduler.spawn(CpuId(0), spec, move |cx| kernel.init(nvme, ahci, session, cx))?);
         Ok(kernel)
     }
 
@@ -85,7 +88,13 @@ impl Kernel {
         }
     }
 
-    fn init(&'static self, nvme: Vec<NvmeFunction>, session: Session, w: &mut dyn Wait) {
+    fn init(
+        &'static self,
+        nvme: Vec<NvmeFunction>,
+        ahci: Vec<AhciFunction>,
+        session: Session,
+        w: &mut dyn Wait,
+    ) {
         self.log.say(format!(
             "dfly {} on {}, {} CPUs",
             env!("CARGO_PKG_VERSION"),
@@ -93,7 +102,10 @@ impl Kernel {
             self.platform.count()
         ));
         for (unit, function) in nvme.into_iter().enumerate() {
-            Controller::attach(self, unit, function, w);
+            nvme::attach(self, unit, function, w);
+        }
+        for (unit, function) in ahci.into_iter().enumerate() {
+            ahci::attach(self, unit, function, w);
         }
         let verdict = shell::run(self, session, w);
         self.shutdown(verdict, w);
@@ -110,6 +122,14 @@ impl Kernel {
         *self.verdict.lock() = verdict;
         self.log.say("the machine is down");
         self.scheduler.stop();
+    }
+
+    /// Adds a disk, and says so.
+    pub(crate) fn add_disk(&self, disk: Disk) {
+        let limits = disk.device.limits();
+        let (mib, block) = (limits.bytes() >> 20, limits.block_bytes);
+        self.log.say(format!("{}: {}: {mib} MiB in blocks of {block} bytes", disk.name, disk.description));
+        self.disks.add(disk);
     }
 
     pub(crate) fn keep(&self, controller: Arc<Controller>) {
@@ -151,7 +171,7 @@ impl Kernel {
         &self.mounts
     }
 
-    /// The NVMe controllers at work.
+    /// The controllers at work.
     pub fn controllers(&self) -> Vec<Arc<Controller>> {
         self.controllers.lock().clone()
     }

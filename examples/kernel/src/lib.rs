@@ -6,10 +6,10 @@
 //! ```text
 //!   platform     vkernel: a Linux process            pc64: a machine
 //!                      \                               /
-//!   Machine             CPUs, time, memory, terminal, NVMe functions
+//!   Machine             CPUs, time, memory, terminal, NVMe and AHCI functions
 //!                                    |
 //!   boot         scheduler, kernel messages, the init thread
-//!   init         nvme: attach, reaper threads -> disks: nvme0, nvme1, ...
+//!   init         nvme, ahci: attach, reaper threads -> disks: nvme0, ahci0, ...
 //!   shell        mount: hammer over disks -> vfs: one tree of names
 //! ```
 //!
@@ -23,11 +23,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ahci;
 mod boot;
 mod controller;
 mod disks;
 mod irq;
 mod log;
+mod nvme;
 mod platform;
 mod shell;
 
@@ -36,4 +38,4 @@ pub use controller::Controller;
 pub use disks::{Disk, Disks};
 pub use irq::Irq;
 pub use log::{Line, Log};
-pub use platform::{Machine, NvmeFunction, Platform, Session, Terminal};
+pub use platform::{AhciFunction, Machine, NvmeFunction, Platform, Session, Terminal};

@@ -38,6 +38,18 @@ pub struct NvmeFunction {
     pub irq: Arc<Irq>,
 }
 
+/// An AHCI adapter that the platform has found: its registers mapped, allowed to use memory, its interrupt set up.
+pub struct AhciFunction {
+    /// Where it is, for people: `pci0:0:31.2`.
+    pub location: String,
+    /// BAR 5.
+    pub window: Box<dyn Window>,
+    /// How it is driven; its interrupt, as the platform has set it up, ends in `irq`.
+    pub config: dfly_ahci::Config,
+    /// What its interrupt handler calls.
+    pub irq: Arc<Irq>,
+}
+
 /// What the shell does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Session {
@@ -57,6 +69,8 @@ pub struct Machine {
     pub terminal: Arc<dyn Terminal>,
     /// Its NVMe controllers, in the order in which their disks are numbered.
     pub nvme: Vec<NvmeFunction>,
+    /// Its AHCI adapters, likewise.
+    pub ahci: Vec<AhciFunction>,
     /// What the shell does.
     pub session: Session,
 }

@@ -1,4 +1,4 @@
-//! The driver on QEMU's own controller: every CPU writes its share of the disk, 32 requests at a time, and reads back what
+//! The drivers on QEMU's own controllers: every CPU writes its share of the disk, 32 requests at a time, and reads back what
 //! another wrote. What was on the disk is lost; what must be on it then is [`word`], which the host compares.
 
 use alloc::collections::VecDeque;
@@ -7,6 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::time::Duration;
 
+use dfly_ahci::Ahci;
 use dfly_bio::{Bio, BlockDevice, Buf, PendingBio};
 use dfly_hal::{CpuId, Wait, block_on};
 use dfly_lwkt::{Cx, Priority, Spec};
@@ -14,7 +15,7 @@ use dfly_nvme::Nvme;
 
 use crate::platform::Pc;
 use crate::selftest::on_every_cpu;
-use crate::{clock, cpu, nvme, println};
+use crate::{ahci, clock, cpu, nvme, println};
 
 /// Requests of one CPU at a time.
 const DEPTH: usize = 32;
@@ -38,8 +39,15 @@ fn is_filled(buf: &[u8], at: u64) -> bool {
     (at / 8..).zip(buf.chunks_exact(8)).all(|(index, bytes)| bytes == word(index).to_le_bytes())
 }
 
-/// Runs the test on the first controller's first namespace.
-pub fn run(cx: &mut Cx<'_>) -> Result<(), String> {
+/// Runs the test on the first disk behind that kind of controller.
+pub fn run(bus: &str, cx: &mut Cx<'_>) -> Result<(), String> {
+    match bus {
+        "ahci" => by_ahci(cx),
+        _ => by_nvme(cx),
+    }
+}
+
+fn by_nvme(cx: &mut Cx<'_>) -> Result<(), String> {
     let found = nvme::scan().into_iter().find_map(nvme::function).ok_or("no controller")?;
     let driver = Nvme::attach(found.window, Arc::new(Pc), found.config, cx).map_err(|e| e.to_string())?;
     let driver = Arc::new(driver);
@@ -55,8 +63,53 @@ pub fn run(cx: &mut Cx<'_>) -> Result<(), String> {
     };
     let spec = Spec::new("reaper").priority(Priority::INT_MED);
     let _forever = cx.scheduler().spawn(CpuId(0), spec, reap).map_err(|e| e.to_string())?;
+    exercise(driver.namespace(1).ok_or("no namespace 1")?, cx)?;
+    let stats = driver.stats();
+    println!(
+        "{} commands, {} doorbells, {} interrupts",
+        stats.submitted,
+        stats.doorbells,
+        cpu::interrupts_taken()
+    );
+    driver.detach(cx).map_err(|e| e.to_string())
+}
 
-    let disk = driver.namespace(1).ok_or("no namespace 1")?;
+fn by_ahci(cx: &mut Cx<'_>) -> Result<(), String> {
+    let start = clock::now();
+    let found = ahci::scan().into_iter().find_map(ahci::function).ok_or("no adapter")?;
+    let driver = Ahci::attach(found.window, Arc::new(Pc), found.config, cx).map_err(|e| e.to_string())?;
+    let driver = Arc::new(driver);
+    let took = clock::now().saturating_since(start);
+    println!(
+        "ahci at {}: attached in {} ms, {:?}",
+        found.location,
+        took.as_millis(),
+        found.config.interrupts
+    );
+    let interrupted = driver.clone();
+    found.irq.connect(move || {
+        interrupted.interrupt();
+    });
+    let reap = {
+        let driver = driver.clone();
+        move |cx: &mut Cx<'_>| loop {
+            let _ = block_on(cx, driver.work(), None);
+            driver.poll();
+        }
+    };
+    let spec = Spec::new("reaper").priority(Priority::INT_MED);
+    let _forever = cx.scheduler().spawn(CpuId(0), spec, reap).map_err(|e| e.to_string())?;
+    exercise(driver.ports().find_map(|port| driver.disk(port)).ok_or("no disk")?, cx)?;
+    let stats = driver.stats();
+    println!("{} commands, {} batches, {} interrupts", stats.issued, stats.batches, found.irq.raised());
+    if stats.recoveries > 0 {
+        return Err(format!("{stats:?}"));
+    }
+    driver.detach(cx).map_err(|e| e.to_string())
+}
+
+/// Writes the disk, and reads it.
+fn exercise(disk: Arc<dyn BlockDevice>, cx: &mut Cx<'_>) -> Result<(), String> {
     if disk.limits().bytes() < PART * LENGTHS.len() as u64 {
         return Err(format!("the disk has {} bytes: too few", disk.limits().bytes()));
     }
@@ -71,15 +124,7 @@ pub fn run(cx: &mut Cx<'_>) -> Result<(), String> {
     }
     let mut bio = Bio::new();
     bio.flush();
-    bio.call(&*disk, cx).result().map_err(|e| e.to_string())?;
-    let stats = driver.stats();
-    println!(
-        "{} commands, {} doorbells, {} interrupts",
-        stats.submitted,
-        stats.doorbells,
-        cpu::interrupts_taken()
-    );
-    driver.detach(cx).map_err(|e| e.to_string())
+    bio.call(&*disk, cx).result().map_err(|e| e.to_string())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

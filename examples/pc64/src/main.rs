@@ -6,6 +6,8 @@
 extern crate alloc;
 
 mod acpi;
+#[expect(unsafe_code, reason = "registers of devices")]
+mod ahci;
 #[expect(unsafe_code, reason = "registers of the interrupt controllers")]
 mod apic;
 #[expect(unsafe_code, reason = "where the boot loader enters")]
@@ -25,6 +27,7 @@ mod heap;
 mod interrupts;
 #[expect(unsafe_code, reason = "page tables")]
 mod memory;
+mod msi;
 #[expect(unsafe_code, reason = "registers of devices")]
 mod msix;
 #[expect(unsafe_code, reason = "registers of devices")]
@@ -102,6 +105,7 @@ fn boot_kernel(info: &BootInfo) -> (&'static Scheduler, Run) {
         platform: Arc::new(Pc),
         terminal: Arc::new(SerialTerminal::default()),
         nvme: nvme::scan().into_iter().filter_map(nvme::function).collect(),
+        ahci: ahci::scan().into_iter().filter_map(ahci::function).collect(),
         session: info.module.map_or(Session::Interactive, |script| Session::Script(script.into())),
     };
     let kernel = Kernel::boot(machine).expect("the kernel boots");

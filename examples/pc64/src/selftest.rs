@@ -61,8 +61,8 @@ const TOGETHER: [(&str, Test); 7] = [
     ("interrupts disturb no computation", storm),
 ];
 
-/// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first disk;
-/// `torture=SECONDS seed=N`; `end=HOW`.
+/// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first NVMe disk, or with `=ahci`
+/// the first AHCI disk; `torture=SECONDS seed=N`; `end=HOW`.
 pub fn is_wanted(options: &str) -> bool {
     options
         .split_whitespace()
@@ -79,7 +79,7 @@ pub fn boot(options: &'static str) -> (&'static Scheduler, crate::Run) {
     let work = move |cx: &mut Cx<'_>| {
         let passed = options.split_whitespace().all(|word| match name_of(word) {
             ("selftest", _) => run(cx),
-            ("disktest", _) => report("the disk holds what was written", crate::disktest::run(cx)),
+            ("disktest", bus) => report("the disk holds what was written", crate::disktest::run(bus, cx)),
             ("torture", seconds) => report("torture", tortured(cx, seconds, options)),
             ("end", how) => end(how, cx),
             _ => true,

@@ -7,10 +7,10 @@ use core::task::Waker;
 
 use dfly_hal::dma::{CoherentMem, Constraints, Direction, Dma, DmaError, Mapping, SegmentSink};
 use dfly_hal::host::HostDma;
+use dfly_hal::model::HostMemory;
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
 use dfly_lwkt::Platform;
 use dfly_lwkt::host::HostPlatform;
-use dfly_nvme::model::HostMemory;
 
 /// The parts of a machine that `lwkt` and `hal` have for a process, as one.
 pub(crate) struct Host {
@@ -28,7 +28,7 @@ impl Host {
 ///
 /// Not to be had outside: a model over it goes to a kernel on a [`Host`], and to nobody who could write to its registers.
 pub(crate) fn device_memory() -> HostMemory {
-    // SAFETY: `Drive` gives its model to the driver of one kernel only, on a `Host`, whose memory is `HostDma`.
+    // SAFETY: `Drive` and `Adapter` give their models to the driver of one kernel only, on a `Host`, whose memory is `HostDma`.
     unsafe { HostMemory::new() }
 }
 

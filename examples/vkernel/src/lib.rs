@@ -3,6 +3,7 @@
 //! ```text
 //!   CPU          a host thread that runs the kernel's threads, each on a stack of its own
 //!   NVMe disk    Drive: a model of the controller, over a file that is never written, or memory
+//!   AHCI disk    Adapter: likewise
 //!   memory       the process's; a device's address is the CPU's
 //!   interrupt    the model calls the kernel's Irq
 //!   terminal     Console: a host thread reads lines, with editing where a person sits
@@ -19,6 +20,7 @@
 //! let machine = Vkernel {
 //!     cpus: 2,
 //!     drives: vec![Drive::volume(tour::disk()?)],
+//!     adapters: Vec::new(),
 //!     terminal: Arc::new(terminal),
 //!     session: Session::Script((*b"mount -r nvme0 /mnt\ncat /mnt/docs/notes\n").into()),
 //! };
@@ -29,6 +31,7 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod ahci;
 mod drive;
 mod editor;
 mod host;
@@ -37,6 +40,7 @@ mod panics;
 mod terminal;
 pub mod tour;
 
+pub use ahci::{Adapter, AdapterBack};
 pub use drive::{BackSide, Drive, ReadOnly};
 pub use editor::{console, restore_terminal};
 pub use machine::{Running, StartError, Vkernel};

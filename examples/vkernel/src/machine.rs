@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use dfly_hal::CpuId;
 use kernel::{BootError, Kernel, Machine, Session, Terminal, Verdict};
 
-use crate::Drive;
 use crate::host::Host;
+use crate::{Adapter, Drive};
 
 /// A machine that can be booted.
 pub struct Vkernel {
@@ -16,6 +16,8 @@ pub struct Vkernel {
     pub cpus: u32,
     /// Its NVMe controllers, each with a disk: `nvme0`, `nvme1`, ...
     pub drives: Vec<Drive>,
+    /// Its AHCI adapters: `ahci0`, `ahci1`, ...
+    pub adapters: Vec<Adapter>,
     /// Its console.
     pub terminal: Arc<dyn Terminal>,
     /// What its shell does.
@@ -50,11 +52,13 @@ impl Vkernel {
     pub fn boot(self) -> Result<Running, StartError> {
         let host = Arc::new(Host::new(self.cpus));
         let functions = self.drives.into_iter().enumerate();
+        let adapters = self.adapters.into_iter().enumerate();
         let kernel = Kernel::boot(Machine {
             name: "vkernel",
             platform: host.clone(),
             terminal: self.terminal,
             nvme: functions.map(|(unit, drive)| drive.into_function(unit)).collect(),
+            ahci: adapters.map(|(unit, adapter)| adapter.into_function(unit)).collect(),
             session: self.session,
         })?;
         let mut running = Running { kernel, cpus: Vec::new() };

@@ -10,11 +10,12 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use dfly_lwkt::host::name_overflows;
 use kernel::{Session, Verdict};
-use vkernel::{Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
+use vkernel::{Adapter, Drive, Vkernel, console, exit_on_panic, restore_terminal, tour};
 
-/// Boots the dfly kernel in this process: its CPUs are threads, its disks are files behind a model of an NVMe controller.
+/// Boots the dfly kernel in this process: its CPUs are threads, its disks are files behind models of NVMe
+/// controllers and AHCI adapters.
 ///
-/// Without --nvme its disk is a small HAMMER file system in memory, and it shows you round.
+/// Without --nvme or --ahci its disk is a small HAMMER file system in memory, and it shows you round.
 ///
 /// Exit codes: 0 the session ended well; 1 a command of the script failed, or the machine did not boot; 2 wrong usage;
 /// 101 the kernel panicked.
@@ -24,14 +25,17 @@ struct Args {
     /// Disk images, each behind a controller of its own: nvme0, nvme1, ... They are only read
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     nvme: Vec<PathBuf>,
+    /// Disk images, each behind an AHCI adapter of its own: ahci0, ahci1, ... They are only read
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    ahci: Vec<PathBuf>,
     /// How many CPUs the machine has
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
     /// Run the commands of this file (-: of the standard input) instead of a shell, and end with their verdict
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// A shell instead of the tour where there is no --nvme
-    #[arg(long, conflicts_with_all = ["nvme", "script"])]
+    /// A shell instead of the tour where there is no --nvme or --ahci
+    #[arg(long, conflicts_with_all = ["nvme", "ahci", "script"])]
     shell: bool,
 }
 
@@ -54,21 +58,22 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Verdict> {
     let drives = match args.nvme.as_slice() {
-        [] => vec![Drive::volume(tour::disk()?)],
-        images => images.iter().map(|path| open(path)).collect::<Result<_>>()?,
+        [] if args.ahci.is_empty() => vec![Drive::volume(tour::disk()?)],
+        images => images.iter().map(|path| open(path, Drive::open)).collect::<Result<_>>()?,
     };
-    let tour = args.nvme.is_empty() && !args.shell && args.script.is_none();
+    let adapters = args.ahci.iter().map(|path| open(path, Adapter::open)).collect::<Result<_>>()?;
+    let tour = args.nvme.is_empty() && args.ahci.is_empty() && !args.shell && args.script.is_none();
     let terminal = if tour { tour::console()? } else { console()? };
     let session = match &args.script {
         Some(file) => Session::Script(script(file)?),
         None => Session::Interactive,
     };
-    let machine = Vkernel { cpus: args.cpus, drives, terminal: Arc::new(terminal), session };
+    let machine = Vkernel { cpus: args.cpus, drives, adapters, terminal: Arc::new(terminal), session };
     Ok(machine.boot()?.join())
 }
 
-fn open(path: &Path) -> Result<Drive> {
-    Drive::open(path).with_context(|| path.display().to_string())
+fn open<T>(path: &Path, open: fn(&Path) -> io::Result<T>) -> Result<T> {
+    open(path).with_context(|| path.display().to_string())
 }
 
 fn script(file: &Path) -> Result<Vec<u8>> {

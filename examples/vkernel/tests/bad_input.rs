@@ -93,6 +93,7 @@ fn session(
     let machine = Vkernel {
         cpus: 2,
         drives: vec![sound, drive],
+        adapters: Vec::new(),
         terminal: Arc::new(Console::new(show, ask).unwrap()),
         session,
     };
@@ -125,6 +126,7 @@ fn a_controller_that_fails_does_not_give_its_name_to_another() {
     let machine = Vkernel {
         cpus: 2,
         drives: vec![gone, Drive::volume(SMALL.clone())],
+        adapters: Vec::new(),
         terminal: Arc::new(Console::new(show, |_: &str| None).unwrap()),
         session: Session::Script("! mount -r nvme0 /mnt\nmount -r nvme1 /mnt\ncat /mnt/docs/notes".into()),
     };
@@ -140,6 +142,7 @@ fn a_cpu_that_comes_when_all_is_over_has_the_same_verdict() {
         let machine = Vkernel {
             cpus: 32,
             drives: Vec::new(),
+            adapters: Vec::new(),
             terminal: Arc::new(Console::new(|_: &[u8]| (), |_: &str| None).unwrap()),
             session: Session::Script("shutdown".into()),
         };

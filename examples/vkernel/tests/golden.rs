@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     dfly_golden::run(|suite| {
         let listed: Vec<&str> = IMAGES.iter().copied().filter(|image| !NOT_LISTED.contains(image)).collect();
         suite.each("the shell shows what the manifest says", &listed, facts);
+        suite.each("the shell shows what the manifest says, by AHCI", &["basic", "multivol"], facts_by_ahci);
         suite.test("a line that is missing or different is noticed", differences);
         suite.test("the machine boots in no time", boot);
     })
@@ -28,16 +29,24 @@ fn facts(golden: &Golden, image: &str) -> Result<()> {
     let manifest = golden.manifest(image)?;
     let views = manifest.views();
     ensure!(!views.is_empty());
-    let session = Session::new(&disks(&manifest), &views);
-    let output = vkernel(&golden.volumes(image)?, &session.script())?;
+    let session = Session::new(&disks(&manifest, "nvme"), &views);
+    let output = vkernel("nvme", &golden.volumes(image)?, &session.script())?;
+    session.check(&without_kernel_messages(&output))
+}
+
+fn facts_by_ahci(golden: &Golden, image: &str) -> Result<()> {
+    let manifest = golden.manifest(image)?;
+    let views = manifest.views();
+    let session = Session::new(&disks(&manifest, "ahci"), &views);
+    let output = vkernel("ahci", &golden.volumes(image)?, &session.script())?;
     session.check(&without_kernel_messages(&output))
 }
 
 fn differences(golden: &Golden) -> Result<()> {
     let manifest = golden.manifest("history")?;
     let views = manifest.views();
-    let session = Session::new(&disks(&manifest), &views);
-    let output = vkernel(&golden.volumes("history")?, &session.script())?;
+    let session = Session::new(&disks(&manifest, "nvme"), &views);
+    let output = vkernel("nvme", &golden.volumes("history")?, &session.script())?;
     let lines = without_kernel_messages(&output);
     session.check(&lines)?;
     for (number, line) in lines.iter().enumerate() {
@@ -58,7 +67,7 @@ fn differences(golden: &Golden) -> Result<()> {
 
 fn boot(golden: &Golden) -> Result<()> {
     let start = Instant::now();
-    let output = vkernel(&golden.volumes("multivol")?, "true\n")?;
+    let output = vkernel("nvme", &golden.volumes("multivol")?, "true\n")?;
     let (all, boot) = (start.elapsed(), boot_time(&output).context("no kernel message")?);
     println!("start to end of the process {} ms, boot to shell {} us", all.as_millis(), boot.as_micros());
     ensure!(all < LONGEST_BOOT, "start, boot, shell and shutdown took {all:?}");

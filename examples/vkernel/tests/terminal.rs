@@ -162,7 +162,9 @@ fn another(machine: &str) -> Person {
 /// With nothing but a shell.
 fn machine() -> Running {
     let terminal = Arc::new(console().unwrap());
-    Vkernel { cpus: 2, drives: Vec::new(), terminal, session: Session::Interactive }.boot().unwrap()
+    Vkernel { cpus: 2, drives: Vec::new(), adapters: Vec::new(), terminal, session: Session::Interactive }
+        .boot()
+        .unwrap()
 }
 
 #[test]

@@ -81,28 +81,14 @@ impl Variables {
 
     fn controller(&mut self, c: &Controller) {
         let unit = c.name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-        let (info, stats) = (c.driver().info(), c.driver().stats());
-        // Padded with blanks, and perhaps no text at all.
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
-        let rows: [(&str, &dyn Display); 14] = [
-            ("location", &c.location),
-            ("model", &text(&info.model)),
-            ("serial", &text(&info.serial)),
-            ("firmware", &text(&info.firmware)),
-            ("version", &format!("{}.{}", info.version >> 16, info.version >> 8 & 0xff)),
-            ("state", &format!("{:?}", c.driver().state())),
-            ("queues", &info.queues),
-            ("queue_depth", &info.queue_depth),
-            ("max_transfer_bytes", &info.max_transfer_bytes),
-            ("submitted", &stats.submitted),
-            ("completed", &stats.completed),
-            ("errors", &stats.errors),
-            ("doorbells", &stats.doorbells),
-            ("interrupts", &c.irq.raised()),
-        ];
-        for (name, value) in rows {
-            self.add(format_args!("dev.nvme.{unit}.{name}"), value);
+        let kind = c.name.trim_end_matches(unit);
+        let mut row =
+            |name: &str, value: &dyn Display| self.add(format_args!("dev.{kind}.{unit}.{name}"), value);
+        row("location", &c.location);
+        for (name, value) in c.variables() {
+            row(&name, &value);
         }
+        row("interrupts", &c.irq.raised());
     }
 
     fn cpu(&mut self, cpu: u32, stats: &CpuStats) {

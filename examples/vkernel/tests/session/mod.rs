@@ -78,16 +78,17 @@ impl<'m> Session<'m> {
     }
 }
 
-/// The disks of an image as `mount` takes them: `nvme0:nvme1`.
-pub(crate) fn disks(manifest: &Manifest) -> String {
-    let names: Vec<_> = (0..manifest.image_files.len()).map(|unit| format!("nvme{unit}")).collect();
+/// The disks of an image as `mount` takes them: `nvme0:nvme1`. `kind` is `nvme` or `ahci`.
+pub(crate) fn disks(manifest: &Manifest, kind: &str) -> String {
+    let names: Vec<_> = (0..manifest.image_files.len()).map(|unit| format!("{kind}{unit}")).collect();
     names.join(":")
 }
 
-/// Runs `script` in `vkernel`, which must end well, and returns what it printed.
-pub(crate) fn vkernel(volumes: &[PathBuf], script: &str) -> Result<Vec<u8>> {
+/// Runs `script` in `vkernel` with disks of that kind, which must end well, and returns what it printed.
+pub(crate) fn vkernel(kind: &str, volumes: &[PathBuf], script: &str) -> Result<Vec<u8>> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vkernel"));
-    command.args(volumes.iter().flat_map(|volume| [OsStr::new("--nvme"), volume.as_os_str()]));
+    let option = format!("--{kind}");
+    command.args(volumes.iter().flat_map(|volume| [OsStr::new(&option), volume.as_os_str()]));
     command.args(["--script", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn()?;
     // It reads all of it before it boots.
