@@ -695,6 +695,13 @@ impl Cpu {
         self.leave();
     }
 
+    /// The thread, which is on this CPU and calls this, sleeps, unless a wake-up came first.
+    pub(crate) fn fall_asleep(&self, thread: &'static Thread) {
+        self.sections.open();
+        thread.place.fall_asleep();
+        self.leave();
+    }
+
     /// The thread, which is on this CPU and calls this, sleeps on nothing any more; returns whether a wake-up came first.
     pub(crate) fn leave_sleep(&self, thread: &'static Thread) -> bool {
         self.sections.open();

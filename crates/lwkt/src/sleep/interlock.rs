@@ -68,8 +68,9 @@ impl<'a> Interlock<'_, 'a> {
     /// # Panics
     /// As a [wait](Cx#impl-Wait-for-Cx<'_>) does.
     pub fn wait(self, deadline: Option<Instant>) -> Result<(), TimedOut> {
-        let place = &self.cx.slot().place;
-        place.fall_asleep();
+        let thread = self.cx.slot();
+        thread.cpu().fall_asleep(thread);
+        let place = &thread.place;
         let woken = pin!(poll_fn(|_| if place.is_woken() { Poll::Ready(()) } else { Poll::Pending }));
         // What counts is what this CPU's queues say.
         let _ = self.cx.wait(woken, deadline);

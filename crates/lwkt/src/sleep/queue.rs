@@ -51,7 +51,7 @@ impl<T: Sleeper> Place<T> {
     }
 
     /// (2) INTERLOCKED to ASLEEP, by the thread.
-    pub(super) fn fall_asleep(&self) {
+    pub(crate) fn fall_asleep(&self) {
         if self.state.load(Relaxed) == INTERLOCKED {
             self.state.store(ASLEEP, Relaxed);
         }

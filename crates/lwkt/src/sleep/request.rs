@@ -89,8 +89,9 @@ impl Requests {
                     }
                     Err(now) => number = now,
                 }
-            } else if turn == number.wrapping_add(1).wrapping_sub(ROOM) {
-                // Still there from the last round. Release: as for a request.
+            } else if number.wrapping_sub(turn) <= ROOM {
+                // The last round's is still there, or somebody whom this one may have interrupted still writes it. Release:
+                // as for a request.
                 self.overflow.store(true, Ordering::Release);
                 return;
             } else {
@@ -173,6 +174,19 @@ mod tests {
             }
             assert_eq!((requests.take(), requests.take_overflow()), (None, false));
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_is_half_written() {
+        let requests = Requests::starting_at(3);
+        // Its writer has been interrupted.
+        requests.begun.store(4, Ordering::Relaxed);
+        (1..=ROOM).for_each(|n| requests.ask(request(n)));
+        assert!(requests.take_overflow());
+        assert_eq!(requests.take(), None);
+        // It goes on.
+        requests.slot(3).turn.store(4, Ordering::Relaxed);
+        assert_eq!(core::iter::from_fn(|| requests.take()).count(), ROOM);
     }
 
     #[test]
