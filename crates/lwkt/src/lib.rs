@@ -36,6 +36,9 @@
 //! | [`Cx::critical`], [`Cx::should_yield`] | no | no: see [`Crit`] for its end | no | small |
 //! | [`Scheduler::ipi`], [`Scheduler::tick`] | no | no | **yes**, that is what they are for | what messages do |
 //! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
+//! | [`Cx::hold`], [`Cx::hold_shared`] ([tokens](token)) | no | **yes**, if contended | no: [`IrqCx::try_hold`](ipi::IrqCx::try_hold) | some 200 bytes |
+//! | [`Cx::try_hold`], [`Cx::try_hold_shared`], what holds lend | no | no | as above | small |
+//! | [`PerCpu::with`] | no | no | no | small |
 //! | a thread's waker: wake, clone, drop | no | no | **yes** | small |
 //! | [`Cx::interlock`], [`Cx::sleep_while`] ([sleep queues](sleep)) | no | the latter | no | as a wait |
 //! | [`Scheduler::wakeup`], [`wakeup_one`](Scheduler::wakeup_one) | no | no | **yes** | small |
