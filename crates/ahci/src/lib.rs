@@ -5,7 +5,8 @@
 //!   prdt      a transfer's memory as the adapter wants it               | pure
 //!   slots     a port's command slots as numbers: classes, what came back | pure
 //!   Ahci      attach, ports, requests, recovery, the end
-//!   sat       SCSI pass-through commands as ATA commands; smart         | pure
+//!   sat       SCSI pass-through commands as ATA commands
+//!   smart     what a disk says of its health
 //!   model     an adapter with disks behind a window, with faults (feature `model`)
 //! ```
 //!
@@ -61,7 +62,9 @@ mod lend;
 pub mod model;
 mod port;
 pub mod prdt;
+pub mod sat;
 pub mod slots;
+pub mod smart;
 pub mod spec;
 
 use core::time::Duration;

@@ -6,5 +6,8 @@
 mod attach;
 mod bench;
 mod faults;
+mod hotplug;
 mod interrupts;
 mod io;
+mod pass;
+mod reader;
