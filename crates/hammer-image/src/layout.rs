@@ -17,8 +17,6 @@ const BOOT_AREA: u64 = 32 << 10;
 const MEMORY_LOG: u64 = 256 << 10;
 /// Device byte of the first big-block.
 const BUFFERS_BEGIN: u64 = HEADER_AREA + BOOT_AREA + MEMORY_LOG;
-/// Bytes that one layer-2 table maps.
-const LAYER2_SPAN: u64 = LAYER2_ENTRIES * BIG_BLOCK_SIZE;
 
 /// What `newfs_hammer` would ask for.
 #[derive(Clone, Debug)]
@@ -319,7 +317,8 @@ fn buffers_end(size: u64) -> u64 {
 }
 
 fn layer2_tables(size: u64) -> u64 {
-    buffers_end(size).saturating_sub(BUFFERS_BEGIN).div_ceil(LAYER2_SPAN)
+    let blocks = buffers_end(size).saturating_sub(BUFFERS_BEGIN) / BIG_BLOCK_SIZE;
+    blocks.div_ceil(LAYER2_ENTRIES)
 }
 
 fn repeated(entry: &[u8]) -> [u8; CHUNK] {

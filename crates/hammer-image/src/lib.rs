@@ -13,6 +13,7 @@ mod layout;
 mod objects;
 mod pack;
 mod record;
+mod silent;
 mod tree;
 
 pub use content::Content;
@@ -26,4 +27,5 @@ pub use layout::Format;
 pub use objects::{Builder, Object};
 pub use pack::pack;
 pub use record::{Data, Record};
+pub use silent::Silent;
 pub use tree::Shape;

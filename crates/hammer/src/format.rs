@@ -51,8 +51,6 @@ pub const BOOT_AREA: u64 = 32 << 10;
 pub const MEMORY_LOG: u64 = 256 << 10;
 /// Device byte of a volume's first big-block.
 const BUFFERS_BEGIN: u64 = HEADER_AREA + BOOT_AREA + MEMORY_LOG;
-/// Bytes that one layer-2 table maps.
-const LAYER2_SPAN: u64 = LAYER2_ENTRIES * BIG_BLOCK_SIZE;
 /// Big-blocks of the FIFO, unless something else is asked for: a thousandth of the root volume, but these at least.
 const UNDO_BLOCKS_DEFAULT: u64 = 64;
 /// The longest label; a NUL follows it.
@@ -204,7 +202,7 @@ struct Volume {
     end: u64,
     /// Whole big-blocks.
     blocks: u64,
-    /// Layer-2 tables: one for each 4 TiB.
+    /// Layer-2 tables: one for each 4 TiB of whole big-blocks.
     tables: u64,
 }
 
@@ -530,12 +528,12 @@ impl Volume {
         }
         let end = bytes - bytes % BUFFER_SIZE as u64;
         let buffers = end.saturating_sub(BUFFERS_BEGIN);
-        if buffers > LAYER1_PER_VOLUME * LAYER2_SPAN {
+        if buffers > LAYER1_PER_VOLUME * LAYER2_ENTRIES * BIG_BLOCK_SIZE {
             return Err(FormatError::TooLarge { index, bytes });
         }
+        let blocks = buffers / BIG_BLOCK_SIZE;
         // A volume holds its own tables at least.
-        let tables = buffers.div_ceil(LAYER2_SPAN).max(1);
-        Ok(Self { device: device.clone(), end, blocks: buffers / BIG_BLOCK_SIZE, tables })
+        Ok(Self { device: device.clone(), end, blocks, tables: blocks.div_ceil(LAYER2_ENTRIES).max(1) })
     }
 }
 

@@ -12,10 +12,15 @@ use crate::ondisk::{BIG_BLOCK_SIZE, Offset, Zone};
 /// Index of the freemap in the blockmap.
 const FREEMAP_INDEX: usize = 4;
 
+/// Where the layer-1 table lies.
+pub(crate) fn layer1_table(media: &Media) -> Offset {
+    let map = media.header().vol0_blockmap.get(FREEMAP_INDEX);
+    Offset(map.map_or(0, |m: &BlockmapEntry| m.phys_offset.get()))
+}
+
 /// The entry for the 4 TiB that hold `at`, checked; `None` where no space lies behind it. May block.
 pub(crate) fn layer1(media: &Media, w: &mut dyn Wait, at: Offset) -> Result<Option<Layer1>, Error> {
-    let map = media.header().vol0_blockmap.get(FREEMAP_INDEX);
-    let table = Offset(map.map_or(0, |m: &BlockmapEntry| m.phys_offset.get()));
+    let table = layer1_table(media);
     let entry: Layer1 = load(media, w, table, Layer1::position(at))?;
     check(media, table, entry.layer1_crc.get(), &entry, Layer1::CRC_LEN)?;
     Ok((entry.phys_offset.get() != Offset::UNAVAILABLE.0).then_some(entry))

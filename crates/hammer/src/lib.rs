@@ -23,6 +23,7 @@
 //! | [`Hammer::mount`] | yes, the cache's tables and the UNDO bytes | yes | no | 22 KiB |
 //! | operations of [`dfly_vfs::FileSystem`] | no, once the cache has its memory | yes, through the waiter | no | 9 KiB (reading; the others 7) |
 //! | [`Hammer::nodes`] | yes | yes | no | 16 KiB |
+//! | [`check::check`] | yes, its budget | yes | no | 16 KiB |
 //! | [`format::newfs`] | yes, 1 MiB | yes | no | 16 KiB |
 //! | lists of snapshots, PFSs, versions | yes | yes | no | 5 KiB |
 //! | [`crc`], [`namekey`], [`extension`], [`ondisk`] | no | no | yes | small |
@@ -44,6 +45,7 @@ extern crate std;
 struct Readme;
 
 mod btree;
+pub mod check;
 pub mod crc;
 mod directory;
 mod error;

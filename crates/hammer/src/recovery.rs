@@ -239,6 +239,31 @@ impl<'m> Fifo<'m> {
     }
 }
 
+/// Hands out what is wrong with the records of the whole FIFO, needed or not. A sector that cannot be understood is
+/// skipped. May block.
+pub(crate) fn survey(media: &Media, w: &mut dyn Wait, out: &mut dyn FnMut(Error)) {
+    let fifo = match Fifo::open(media) {
+        Ok(fifo) => fifo,
+        Err(e) => return out(e),
+    };
+    let mut position = 0;
+    while position < fifo.size {
+        let record = fifo.page(w, position).map(|page| Record::parse(&fifo, page, position));
+        // Before version 4 records do not keep to sectors.
+        let step = match (&record, fifo.has_sequence()) {
+            (Ok(_), true) => SECTOR,
+            _ => BUFFER_SIZE as u64,
+        };
+        match record.and_then(|r| r) {
+            Ok(record) => position += record.size as u64,
+            Err(e) => {
+                out(e);
+                position = (position + 1).next_multiple_of(step);
+            }
+        }
+    }
+}
+
 struct Scan<'f, 'm> {
     fifo: &'f Fifo<'m>,
     page: Option<(u64, Page)>,

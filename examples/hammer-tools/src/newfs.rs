@@ -23,7 +23,7 @@ pub(crate) fn run(args: &NewfsArgs, out: &mut dyn Write) -> Result<()> {
     let mut wait = ThreadWait::new();
     let (mut devices, mut seen): (Vec<Arc<dyn BlockDevice>>, _) = (Vec::new(), Vec::new());
     for (number, path) in args.volumes.iter().enumerate() {
-        let shown = printable(path.as_os_str().as_bytes());
+        let shown = printable(path.as_os_str().as_bytes()).to_string();
         let name = || format!("volume {shown}");
         let meta = std::fs::metadata(path).with_context(name)?;
         let kind = meta.file_type();

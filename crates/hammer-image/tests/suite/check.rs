@@ -198,7 +198,7 @@ impl<'a> Checker<'a> {
             let (blocks_free, table) = (u64_at(entry, 0), u64_at(entry, 8));
             let (volume, within) = (slot / 1024, slot as u64 % 1024);
             let exists = volume < self.volumes.len()
-                && within * (1 << 42) < self.volumes[volume].size() / BUF * BUF - self.buffers[volume];
+                && within << 19 < (self.volumes[volume].size() / BUF * BUF - self.buffers[volume]) / BIG;
             if !exists {
                 ensure!(blocks_free == 0 && table == u64::MAX, "layer 1 slot {slot}: should not exist");
                 continue;

@@ -84,7 +84,9 @@ fn equals_the_image_builder_for_sizes_versions_labels_and_volumes() {
 #[test]
 fn equals_the_image_builder_where_a_volume_has_several_tables() {
     let table = 4 << 40;
-    for size in [BEGIN + table - 8 * MIB, BEGIN + table, BEGIN + table + 16384, 9 << 40] {
+    for size in
+        [BEGIN + table - 8 * MIB, BEGIN + table, BEGIN + table + 16384, BEGIN + table + 8 * MIB, 9 << 40]
+    {
         same_as_built(&[size], 7, "HUGE", 8 * MIB);
     }
     same_as_built(&[64 * MIB, 5 << 40], 7, "HUGE", 8 * MIB);
