@@ -142,7 +142,7 @@ fn compare(media: &Media, w: &mut dyn Wait, links: &[Link], log: &mut Log<'_>) {
     if expected > 1 {
         log.found(inode(Kind::DirectoryLinks).values(expected, 1));
     }
-    // In a circle one directory at least is not younger than the one it lies in.
+    // In a circle the directory with the smallest id lies in one with a greater id, or in itself.
     if !is_root && parent >= object.obj_id && is_below_itself(media, w, object, parent) {
         log.found(inode(Kind::DirectoryLoop));
     }
