@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Make a new file system, as DragonFly's `newfs_hammer` does; what the volumes hold is lost
     Newfs(NewfsArgs),
+    /// Check that everything on the volumes is as it should be; nothing is repaired
+    Fsck(FsckArgs),
 }
 
 #[derive(Args)]
@@ -142,6 +144,24 @@ pub(crate) struct NewfsArgs {
     /// The volumes, by their numbers: the first one is the root volume
     #[arg(value_name = "VOLS", required = true, num_args = 1..)]
     pub(crate) volumes: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct FsckArgs {
+    /// One JSON object with all findings, notes included
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Notes, too: what is legal but worth knowing, such as space that nobody uses
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Without the checksums of file data, and without those parts of the tables that describe nothing
+    #[arg(short, long)]
+    pub(crate) quick: bool,
+    /// How much memory to compare with; with less the tree is read more often
+    #[arg(short, long, value_name = "MIB")]
+    pub(crate) memory: Option<usize>,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
 }
 
 #[derive(Args)]

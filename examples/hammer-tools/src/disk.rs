@@ -45,23 +45,9 @@ impl Disk {
     }
 
     fn mount_with(volumes: &VolumeArgs, options: MountOptions) -> Result<Self> {
-        let paths = &volumes.volumes.0;
-        let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
-        for path in paths {
-            let name = || format!("volume {}", printable(path.as_os_str().as_bytes()));
-            let kind = std::fs::metadata(path).with_context(name)?.file_type();
-            anyhow::ensure!(!kind.is_dir(), "{}: is a directory", name());
-            let is_device = kind.is_block_device() || kind.is_char_device();
-            // A pipe would be waited for.
-            anyhow::ensure!(kind.is_file() || is_device, "{}: neither a file nor a device", name());
-            devices.push(Arc::new(FileDisk::open(path).with_context(name)?));
-        }
+        let devices = open_volumes(volumes)?;
         let mut wait = ThreadWait::new();
-        let fs = Hammer::mount(&devices, options, &mut wait).with_context(|| {
-            let names: Vec<_> =
-                paths.iter().map(|p| printable(p.as_os_str().as_bytes()).to_string()).collect();
-            names.join(":")
-        })?;
+        let fs = Hammer::mount(&devices, options, &mut wait).with_context(|| names(volumes))?;
         Ok(Self { fs, wait })
     }
 
@@ -101,4 +87,26 @@ impl Disk {
     pub(crate) fn readlink(&mut self, link: NodeId) -> dfly_vfs::Result<PathText> {
         readlink(&self.fs, &mut Call::new(&mut self.wait), link)
     }
+}
+
+/// Opens the files or devices, read-only.
+pub(crate) fn open_volumes(volumes: &VolumeArgs) -> Result<Vec<Arc<dyn BlockDevice>>> {
+    let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+    for path in &volumes.volumes.0 {
+        let name = || format!("volume {}", printable(path.as_os_str().as_bytes()));
+        let kind = std::fs::metadata(path).with_context(name)?.file_type();
+        anyhow::ensure!(!kind.is_dir(), "{}: is a directory", name());
+        let is_device = kind.is_block_device() || kind.is_char_device();
+        // A pipe would be waited for.
+        anyhow::ensure!(kind.is_file() || is_device, "{}: neither a file nor a device", name());
+        devices.push(Arc::new(FileDisk::open(path).with_context(name)?));
+    }
+    Ok(devices)
+}
+
+/// The volumes, as they are given on the command line.
+pub(crate) fn names(volumes: &VolumeArgs) -> String {
+    let names: Vec<_> =
+        volumes.volumes.0.iter().map(|p| printable(p.as_os_str().as_bytes()).to_string()).collect();
+    names.join(":")
 }

@@ -7,6 +7,7 @@ mod cat;
 mod cli;
 mod copy;
 mod disk;
+mod fsck;
 mod history;
 mod info;
 mod json;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     // clap exits with 2 for wrong usage.
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             if !e.is::<Incomplete>() {
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let out = &mut io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let done = match cli.command {
         Command::Ls(args) => ls::run(&args, out),
@@ -65,11 +66,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::History(args) => history::run(&args, out),
         Command::Info(args) => info::run(&args, out),
         Command::Newfs(args) => newfs::run(&args, out),
+        // Its exit codes are those of fsck(8).
+        Command::Fsck(args) => return Ok(fsck::run(&args, out)),
     };
     // What was found before an error is worth printing.
     let flushed = out.flush();
     done?;
-    Ok(flushed?)
+    flushed?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reports an error, all of its causes on one line.

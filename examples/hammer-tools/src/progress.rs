@@ -29,3 +29,18 @@ pub(crate) fn bytes(total: Option<u64>, stdout: Stdout) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// A spinner that counts things.
+pub(crate) fn count(things: &str, stdout: Stdout) -> ProgressBar {
+    if !io::stderr().is_terminal() || (stdout == Stdout::Used && io::stdout().is_terminal()) {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) =
+        ProgressStyle::with_template(&format!("{{spinner}} {{human_pos}} {things} {{elapsed}}"))
+    {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dfly_hammer::ondisk::record::RecType;
-use dfly_hammer_image::{Builder, Content, Damage, Data, Format, Image, Object, Seal, demo};
+use dfly_hammer_image::{Builder, Content, Damage, Data, Format, Image, Object, Seal, Silent, demo};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -179,6 +179,38 @@ fn newfs_makes_what_the_other_commands_read() {
     let again = hammer(["newfs", "-L", "MINE", "-f", "-u", "8m", a]);
     assert!(again.code == Some(0) && !again.out.contains(&fsid), "{again:?}");
     assert_eq!(hammer(["ls", a]).code, Some(0));
+}
+
+#[test]
+fn fsck_says_what_is_wrong_by_text_json_and_exit_code() {
+    let image = demo(Format { volumes: vec![96 << 20], ..Format::default() }).finish().unwrap();
+    let sound = Disk::of_image(&image);
+    for args in [&["fsck"][..], &["fsck", "-q", "-m", "1"]] {
+        let run = hammer(args.iter().copied().chain([sound.volumes.as_str()]));
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
+        assert!(run.out.ends_with("clean: 0 errors, 0 warnings, 0 notes\n"), "{run:?}");
+    }
+    let mut broken = image.clone();
+    Silent::Append(dfly_hammer::ondisk::Zone::META, 16).apply(&mut broken).unwrap();
+    Silent::LeakedBlock(dfly_hammer::ondisk::Zone::LARGE_DATA).apply(&mut broken).unwrap();
+    let broken = Disk::of_image(&broken);
+    let run = hammer(["fsck", &broken.volumes]);
+    assert_eq!((run.code, run.err.as_str()), (Some(4), ""), "{run:?}");
+    assert!(run.out.starts_with("error: append-too-low at 2"), "{run:?}");
+    assert!(run.out.contains("1 error, 0 warnings, 1 note") && !run.out.contains("leaked"), "{run:?}");
+    assert!(hammer(["fsck", "-v", &broken.volumes]).out.contains("note: big-block-leaked at 2"));
+    let run = hammer(["fsck", "--json", &broken.volumes]);
+    assert_eq!(run.code, Some(4), "{run:?}");
+    let json: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let kinds: Vec<_> = json["findings"].as_array().unwrap().iter().map(|f| f["kind"].clone()).collect();
+    assert_eq!(kinds, ["append-too-low", "big-block-leaked"]);
+    assert_eq!((&json["errors"], &json["clean"]), (&1.into(), &false.into()));
+    // A check that was not made.
+    for volume in ["/no/such/volume", "/dev/null"] {
+        let run = hammer(["fsck", volume]);
+        assert_eq!((run.code, run.out.as_str()), (Some(8), ""), "{run:?}");
+        assert!(run.err.contains(volume), "{run:?}");
+    }
 }
 
 #[test]
