@@ -3,18 +3,20 @@
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use dfly_bio::{BlockDevice, FileDiskOptions};
+use dfly_bio::{BlockDevice, DiskServer, FileDiskOptions, Reap};
 use dfly_golden::{CompactEntry, Entry, Golden, IMAGES, Kind, Listing, Times};
 use dfly_hal::ThreadWait;
 use dfly_hammer::{Hammer, MountOptions};
-use dfly_vfs::{self as vfs, Attr, Call, FileSystem, NodeId, Walk, walk};
+use dfly_vfs::{self as vfs, Attr, Call, FileSystem, FsServer, NodeId, Walk, walk};
 use sha2::{Digest, Sha256};
 
 fn main() -> ExitCode {
     dfly_golden::run(|suite| {
         suite.each("every view holds what its manifest lists", IMAGES, views);
+        suite.each("every view reads equal behind a port", BEHIND_A_PORT, views_behind_a_port);
         suite.test("btree-deep holds what its manifest lists", btree_deep);
         suite.test("hugefile reads at every offset", hugefile);
         suite.test("recovered images hold what the real recovery left", recovered);
@@ -41,7 +43,35 @@ fn views(golden: &Golden, image: &str) -> Result<()> {
     Ok(())
 }
 
-fn compare(fs: &Hammer, root: &str, expected: &[Entry], times: Times) -> Result<()> {
+/// Small ones of every kind: what is new is the way to the file system, not the images.
+const BEHIND_A_PORT: &[&str] = &["basic", "history", "pfs", "multivol", "compat-v1", "crash-redo-1"];
+
+/// The file system runs in a thread of its own, and so does each of its disks.
+fn views_behind_a_port(golden: &Golden, image: &str) -> Result<()> {
+    let manifest = golden.manifest(image)?;
+    let mut threads = Vec::new();
+    let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+    for path in golden.volumes(image)? {
+        let (server, disk) = DiskServer::new(FileDiskOptions::new().open(path)?, 4, Reap::Elsewhere);
+        threads.push(thread::spawn(move || server.run(&mut ThreadWait::new())));
+        devices.push(Arc::new(disk));
+    }
+    let hammer = Hammer::mount(&devices, MountOptions::default(), &mut ThreadWait::new())?;
+    drop(devices);
+    let (server, fs) = FsServer::new(hammer, 4);
+    threads.push(thread::spawn(move || server.run(&mut ThreadWait::new())));
+    for view in manifest.views() {
+        compare(&fs, &view.root, view.entries, view.times).with_context(|| format!("view {}", view.root))?;
+    }
+    // The end of the file system is the end of its server, of its disks, and of theirs.
+    drop(fs);
+    for thread in threads {
+        ensure!(thread.join().is_ok(), "a server panicked");
+    }
+    Ok(())
+}
+
+fn compare(fs: &dyn FileSystem, root: &str, expected: &[Entry], times: Times) -> Result<()> {
     let mut expected = expected.iter();
     tree(fs, root, &mut |path, attr, w| {
         let want = expected.next().with_context(|| format!("{path} is not in the manifest"))?;
@@ -63,7 +93,7 @@ fn compare(fs: &Hammer, root: &str, expected: &[Entry], times: Times) -> Result<
 
 /// Visits every path below `root`, each directory before its entries, in the order of `readdir`.
 fn tree(
-    fs: &Hammer,
+    fs: &dyn FileSystem,
     root: &str,
     visit: &mut dyn FnMut(&str, &Attr, &mut ThreadWait) -> Result<()>,
 ) -> Result<()> {
@@ -94,7 +124,7 @@ fn tree(
 }
 
 fn sha256(
-    fs: &Hammer,
+    fs: &dyn FileSystem,
     node: NodeId,
     w: &mut ThreadWait,
     range: std::ops::Range<u64>,
@@ -108,7 +138,7 @@ fn sha256(
     Ok((hash.finalize().iter().map(|b| format!("{b:02x}")).collect(), n))
 }
 
-fn describe(fs: &Hammer, path: &str, attr: &Attr, w: &mut ThreadWait) -> Result<Entry> {
+fn describe(fs: &dyn FileSystem, path: &str, attr: &Attr, w: &mut ThreadWait) -> Result<Entry> {
     let kind = match attr.kind {
         vfs::Kind::Directory => Kind::Directory,
         vfs::Kind::Regular => Kind::Regular,
