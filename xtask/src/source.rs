@@ -18,6 +18,7 @@ const UNSAFE: &[&str] = &[
     "crates/ahci/src/lend.rs",
     "crates/alloc-count/src/lib.rs",
     "crates/bench/src/ipi.rs",
+    "crates/bench/src/ports.rs",
     "crates/bio/src/buf",
     "crates/hal/src/conformance",
     "crates/hal/src/cpu.rs",

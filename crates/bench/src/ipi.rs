@@ -106,12 +106,10 @@ fn one_cpu(queues: &'static Queues, effort: Effort) {
 }
 
 /// One contender between two CPUs: makes so many round trips, or sends so many messages.
-type Run<'a> = (&'a str, Box<dyn Fn(usize) + 'a>);
+pub(crate) type Run<'a> = (&'a str, Box<dyn Fn(usize) + 'a>);
 
 fn two_cpus(queues: &'static Queues, effort: Effort) {
-    let Ok(here) = sched_getaffinity(None) else { return };
-    let other = (0..2).find(|&cpu| !here.is_set(cpu)).filter(|_| thread::available_parallelism().is_ok());
-    let Some(other) = other else { return };
+    let Some(other) = other_cpu() else { return };
     let array = [ArrayQueue::<Peer>::new(DEPTH), ArrayQueue::new(DEPTH)];
 
     let round_trips: [Run<'_>; 3] = [
@@ -133,8 +131,14 @@ fn two_cpus(queues: &'static Queues, effort: Effort) {
     compare("a message one way, pipelined", effort, &one_way, &[(0, 1.5)], "L11");
 }
 
+/// A CPU that this thread does not stay on.
+pub(crate) fn other_cpu() -> Option<usize> {
+    let here = sched_getaffinity(None).ok()?;
+    (0..2).find(|&cpu| !here.is_set(cpu)).filter(|_| thread::available_parallelism().is_ok())
+}
+
 /// Wall time: one side waits for the other. The last contender is ours.
-fn compare(title: &str, effort: Effort, runs: &[Run<'_>], bars: &[(usize, f64)], source: &str) {
+pub(crate) fn compare(title: &str, effort: Effort, runs: &[Run<'_>], bars: &[(usize, f64)], source: &str) {
     let (rounds, count) = if effort == Effort::Quick { (5, 2_000) } else { (31, 20_000) };
     let mut samples = vec![Vec::new(); runs.len()];
     for _ in 0..rounds {
@@ -168,7 +172,7 @@ fn compare(title: &str, effort: Effort, runs: &[Run<'_>], bars: &[(usize, f64)],
 }
 
 /// Runs `near` while `far` runs on another CPU, again and again, until `near` has returned.
-fn beside(other: usize, mut far: impl FnMut() + Send, near: impl FnOnce()) {
+pub(crate) fn beside(other: usize, mut far: impl FnMut() + Send, near: impl FnOnce()) {
     let (ready, over) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let (is_ready, is_over) = (&ready, &over);

@@ -5,10 +5,11 @@ mod crc;
 mod harness;
 mod ipi;
 mod locks;
+mod ports;
 mod read;
 mod tokens;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 
 use crate::harness::Effort;
@@ -20,14 +21,26 @@ struct Arguments {
     /// Fewer rounds, smaller files
     #[arg(long)]
     quick: bool,
+    /// One part: crc, locks, ipi, ports, tokens or read
+    only: Option<String>,
 }
 
+/// A part by its name.
+type Part = (&'static str, fn(Effort) -> Result<()>);
+
 fn main() -> Result<()> {
-    let effort = if Arguments::parse().quick { Effort::Quick } else { Effort::Full };
+    let Arguments { quick, only } = Arguments::parse();
+    let effort = if quick { Effort::Quick } else { Effort::Full };
+    let parts: [Part; 6] = [
+        ("crc", |effort| Ok(crc::bench(effort))),
+        ("locks", |effort| Ok(locks::bench(effort))),
+        ("ipi", |effort| Ok(ipi::bench(effort))),
+        ("ports", |effort| Ok(ports::bench(effort))),
+        ("tokens", tokens::bench),
+        ("read", read::bench),
+    ];
     harness::stay_on_one_cpu();
-    crc::bench(effort);
-    locks::bench(effort);
-    tokens::bench(effort)?;
-    ipi::bench(effort);
-    read::bench(effort)
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    ensure!(parts.iter().any(|(name, _)| wanted(name)), "no such part");
+    parts.into_iter().filter(|(name, _)| wanted(name)).try_for_each(|(_, bench)| bench(effort))
 }

@@ -119,9 +119,15 @@ impl<H: Handle> Fifo<H> {
 
     /// Puts `h` at the front.
     pub(crate) fn push_front(&mut self, h: H) {
-        let mut front = Self::from(h);
-        front.append(self);
-        *self = front;
+        let Owned(ptr) = h.into_ptr();
+        self.len += 1;
+        let next = self.ends.as_ref().map(|ends| ends.head);
+        // SAFETY: the handle owned the node.
+        unsafe { ptr.set_link(next) };
+        match &mut self.ends {
+            Some(ends) => ends.head = ptr,
+            None => self.ends = Some(Ends { head: ptr, tail: ptr }),
+        }
     }
 
     /// The body of the first.

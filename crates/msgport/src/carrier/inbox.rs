@@ -9,7 +9,7 @@ use core::task::Waker;
 use dfly_hal::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use dfly_hal::sync::cell::UnsafeCell;
 
-use super::{Fifo, Job, Node, Ptr};
+use super::{Job, Node, Ptr};
 use crate::body::Body;
 
 /// The queue. Pushing is for everybody, in every context; the rest is the [`Taker`]'s.
@@ -27,6 +27,37 @@ pub(crate) struct Inbox<T: Body> {
 unsafe impl<T: Body> Send for Inbox<T> {}
 // SAFETY: the head is atomic; who may touch the waker cell is said at each access.
 unsafe impl<T: Body> Sync for Inbox<T> {}
+
+/// Jobs that were taken from an inbox, the last one that came first.
+pub(crate) struct Latest<T: Body> {
+    head: Option<Ptr<T>>,
+}
+
+// SAFETY: it owns its nodes as jobs would.
+unsafe impl<T: Body> Send for Latest<T> {}
+
+impl<T: Body> Iterator for Latest<T> {
+    type Item = Job<T>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Job<T>> {
+        let ptr = self.head?;
+        // SAFETY: this value owns its nodes.
+        self.head = unsafe { ptr.link() };
+        Some(Job { ptr })
+    }
+}
+
+impl<T: Body> Drop for Latest<T> {
+    fn drop(&mut self) {
+        while let Some(job) = self.next() {
+            // Should this one panic, then `rest` drops the others: no waiter hangs.
+            let rest = Self { head: self.head.take() };
+            drop(job);
+            self.head = mem::ManuallyDrop::new(rest).head;
+        }
+    }
+}
 
 /// The one receiver of an [`Inbox`]. Dropping it lets another one claim the inbox.
 pub(crate) struct Taker<'i, T: Body> {
@@ -120,8 +151,8 @@ impl<T: Body> Inbox<T> {
         }
     }
 
-    /// Takes all there is, in order of arrival, refuses what comes after, and returns the waker of a taker that sleeps.
-    pub(crate) fn close(&self) -> (Fifo<Job<T>>, Option<Waker>) {
+    /// Takes all there is, refuses what comes after, and returns the waker of a taker that sleeps.
+    pub(crate) fn close(&self) -> (Latest<T>, Option<Waker>) {
         // Acquire as in `push` and `take`.
         let head = self.head.swap(Self::closed(), Ordering::AcqRel);
         let waker = if head == Self::waiting() {
@@ -130,7 +161,7 @@ impl<T: Body> Inbox<T> {
         } else {
             None
         };
-        (Self::in_order(head), waker)
+        (Latest { head: Self::node(head) }, waker)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -163,33 +194,22 @@ impl<T: Body> Inbox<T> {
             f(unsafe { &mut *p })
         })
     }
-
-    /// The nodes that came off the head, the first pushed first.
-    fn in_order(head: *mut Node<T>) -> Fifo<Job<T>> {
-        let mut next = Self::node(head);
-        let mut jobs = Fifo::new();
-        while let Some(ptr) = next {
-            // SAFETY: the nodes were taken off the head, so they are ours.
-            next = unsafe { ptr.link() };
-            jobs.push_front(Job { ptr });
-        }
-        jobs
-    }
 }
 
 impl<T: Body> Taker<'_, T> {
-    /// All there is, in order of arrival.
-    pub(crate) fn take(&mut self) -> Fifo<Job<T>> {
+    /// All there is.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Latest<T> {
         let head = &self.inbox.head;
         let mut now = head.load(Ordering::Relaxed);
-        while Inbox::node(now).is_some() {
+        while let Some(node) = Inbox::node(now) {
             // Acquire pairs with the Release of `push`.
             match head.compare_exchange_weak(now, ptr::null_mut(), Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Inbox::in_order(now),
+                Ok(_) => return Latest { head: Some(node) },
                 Err(other) => now = other,
             }
         }
-        Fifo::new()
+        Latest { head: None }
     }
 
     /// Leaves `waker` to be woken when there is something to take, unless there is already.

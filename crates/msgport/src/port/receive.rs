@@ -1,6 +1,7 @@
 //! What a receiver is told, and the queue with two classes that ports keep.
 
 use core::fmt;
+use core::task::Waker;
 
 use crate::carrier::Recall;
 use crate::{Body, Job, List, Unanswered};
@@ -59,12 +60,25 @@ impl<T: Body> Classes<T> {
         }
     }
 
+    /// Before all others of its class: for those that come in the order of their arrival turned round.
+    pub(super) fn push_front(&mut self, job: Job<T>, class: Class) {
+        match class {
+            Class::Urgent => self.urgent.push_front(job),
+            Class::Normal => self.normal.push_front(job),
+        }
+    }
+
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Job<T>> {
         if self.urgent.is_empty() { self.normal.pop() } else { self.urgent.pop() }
     }
 
     pub(super) const fn len(&self) -> usize {
         self.urgent.len() + self.normal.len()
+    }
+
+    pub(super) const fn urgent(&self) -> usize {
+        self.urgent.len()
     }
 
     /// Takes out all, in the order in which they would have been taken one by one.
@@ -84,6 +98,17 @@ impl<T: Body> Classes<T> {
 
 pub(super) fn is_recalled<T: Body>(job: &Job<T>) -> bool {
     job.recalled() != Recall::No
+}
+
+/// Wakes who wanted a receipt, then the receiver, which may run at once.
+#[inline]
+pub(super) fn wake(receipt: Option<Waker>, receiver: Option<Waker>) {
+    if let Some(waker) = receipt {
+        waker.wake();
+    }
+    if let Some(waker) = receiver {
+        waker.wake();
+    }
 }
 
 /// Ends a job that was recalled before anybody began with it.

@@ -9,7 +9,7 @@ use dfly_hal::sync::Lock;
 use dfly_hal::sync::wait_queue::{Place, WaitQueue, Waiter};
 use dfly_hal::{Instant, TimedOut, Wait, block_on};
 
-use super::receive::{Class, Classes, Event, end_recalled, is_recalled};
+use super::receive::{Class, Classes, Event, end_recalled, is_recalled, wake};
 use super::{Port, PortStats, Put};
 use crate::{Body, Job, List, Unanswered};
 
@@ -92,10 +92,13 @@ impl<T: Body> SpinPort<T> {
     }
 
     /// Takes the receiver that has slept longest out of the queue.
+    #[inline]
     fn choose(&self, state: &mut State<T>) -> Option<Waker> {
-        if state.asleep == 0 {
-            return None;
-        }
+        if state.asleep == 0 { None } else { self.choose_one(state) }
+    }
+
+    #[cold]
+    fn choose_one(&self, state: &mut State<T>) -> Option<Waker> {
         state.asleep -= 1;
         state.stats.wakes += 1;
         self.sleepers.lock().choose()
@@ -117,8 +120,7 @@ impl<T: Body> Port<T> for SpinPort<T> {
             state.push(job, class);
             self.choose(&mut state)
         };
-        // Before the receiver is woken, which may run at once.
-        receipt.into_iter().chain(waker).for_each(Waker::wake);
+        wake(receipt, waker);
         Put::Async
     }
 

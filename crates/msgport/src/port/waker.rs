@@ -7,10 +7,10 @@ use core::task::{Context, Poll, Waker};
 use dfly_hal::sync::atomic::{AtomicUsize, Ordering};
 use dfly_hal::{Instant, TimedOut, Wait, block_on};
 
-use super::receive::{Class, Classes, Event, end_recalled, is_recalled};
+use super::receive::{Class, Classes, Event, end_recalled, is_recalled, wake};
 use super::{Port, PortStats, Put};
 use crate::carrier::{Inbox, Sleep, Taker};
-use crate::{Body, Job, Unanswered};
+use crate::{Body, Job, List, Unanswered};
 
 /// A port that everybody sends to, interrupt handlers included, and one task receives from: a thread, or a future on any
 /// executor.
@@ -57,7 +57,9 @@ impl<T: Body> WakerPort<T> {
     pub fn close(&self) {
         let (queued, waker) = self.inbox.close();
         waker.into_iter().for_each(Waker::wake);
-        queued.for_each(|job| job.refuse(Unanswered::PortClosed));
+        let mut in_order = List::new();
+        queued.for_each(|job| in_order.push_front(job));
+        in_order.for_each(|job| job.refuse(Unanswered::PortClosed));
     }
 }
 
@@ -66,7 +68,7 @@ impl<T: Body> Port<T> for WakerPort<T> {
         let receipt = job.receipt();
         match self.inbox.push(job) {
             Ok(waker) => {
-                receipt.into_iter().chain(waker).for_each(Waker::wake);
+                wake(receipt, waker);
                 Put::Async
             }
             Err(mut job) => {
@@ -178,13 +180,14 @@ impl<T: Body> WakerReceiver<'_, T> {
         true
     }
 
+    /// Takes what has come; `ready` is empty.
     fn refill(&mut self) {
         for job in self.taker.take() {
             let class = Class::of(&job);
-            self.stats.queued += 1;
-            self.stats.urgent += u64::from(class == Class::Urgent);
-            self.ready.push(job, class);
+            self.ready.push_front(job, class);
         }
+        self.stats.queued += self.ready.len() as u64;
+        self.stats.urgent += self.ready.urgent() as u64;
         self.stats.high_water = self.stats.high_water.max(self.ready.len());
     }
 }
