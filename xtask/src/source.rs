@@ -61,7 +61,6 @@ const UNSAFE: &[&str] = &[
     "examples/pc64/src/boot.rs",
     "examples/pc64/src/clock.rs",
     "examples/pc64/src/cpu.rs",
-    "examples/pc64/src/dma.rs",
     "examples/pc64/src/firmware.rs",
     "examples/pc64/src/heap.rs",
     "examples/pc64/src/interrupts.rs",

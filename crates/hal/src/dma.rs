@@ -17,22 +17,25 @@
 mod bounce;
 mod coherent;
 mod constraints;
+mod identity;
 pub(crate) mod shared;
 mod streaming;
+mod with_dma;
 
 use core::fmt;
 use core::ops::{ControlFlow, Range};
 use core::ptr::NonNull;
 
-#[cfg(feature = "std")]
 pub(crate) use bounce::report;
 pub use bounce::{Bounce, Policy};
 pub use coherent::{Coherent, OutOfRange, Pod};
 pub use constraints::{BadConstraints, Constraints, Segment, Segments, Unmappable, segments};
+pub use identity::Identity;
 pub use streaming::{
     Bidirectional, DeviceReads, DeviceWrites, DmaBuffer, DmaBufferMut, FromDevice, MapFailed, Streaming,
     StreamingDirection, ToDevice,
 };
+pub use with_dma::WithDma;
 
 /// An address as a device puts it on its bus. Not the CPU's: neither virtual nor, behind an IOMMU, physical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,22 +219,30 @@ pub unsafe trait Dma: Send + Sync {
     fn rmb(&self);
 }
 
-crate::forward! {
-    unsafe impl Dma for &T, Box<T>, Arc<T> {
-        fn alloc_coherent(&self, len: usize, constraints: &Constraints) -> Result<CoherentMem, DmaError>;
-        unsafe fn free_coherent(&self, mem: CoherentMem);
-        unsafe fn map(
-            &self,
-            cpu: NonNull<u8>,
-            len: usize,
-            direction: Direction,
-            constraints: &Constraints,
-            sink: &mut SegmentSink<'_>,
-        ) -> Result<Mapping, DmaError>;
-        unsafe fn unmap(&self, mapping: Mapping);
-        unsafe fn sync_for_device(&self, mapping: &Mapping, range: Range<usize>);
-        unsafe fn sync_for_cpu(&self, mapping: &Mapping, range: Range<usize>);
-        fn wmb(&self);
-        fn rmb(&self);
-    }
+/// Implements [`Dma`] by calling through.
+macro_rules! forward_dma {
+    ($($who:tt)*) => {
+        $crate::forward! {
+            unsafe impl $($who)* {
+                fn alloc_coherent(&self, len: usize, constraints: &Constraints) -> Result<CoherentMem, DmaError>;
+                unsafe fn free_coherent(&self, mem: CoherentMem);
+                unsafe fn map(
+                    &self,
+                    cpu: NonNull<u8>,
+                    len: usize,
+                    direction: Direction,
+                    constraints: &Constraints,
+                    sink: &mut SegmentSink<'_>,
+                ) -> Result<Mapping, DmaError>;
+                unsafe fn unmap(&self, mapping: Mapping);
+                unsafe fn sync_for_device(&self, mapping: &Mapping, range: Range<usize>);
+                unsafe fn sync_for_cpu(&self, mapping: &Mapping, range: Range<usize>);
+                fn wmb(&self);
+                fn rmb(&self);
+            }
+        }
+    };
 }
+pub(crate) use forward_dma;
+
+forward_dma! { Dma for &T, Box<T>, Arc<T> }

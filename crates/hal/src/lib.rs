@@ -3,14 +3,14 @@
 //! | concern | trait | ready-made |
 //! |---|---|---|
 //! | registers of a device | [`regs::Window`] | [`regs::MmioWindow`]; [`regs::Traced`] and [`regs::Halves`] over another |
-//! | memory that devices use | [`dma::Dma`] | `host::HostDma`; [`dma::Bounce`] over another |
+//! | memory that devices use | [`dma::Dma`] | [`dma::Identity`], `host::HostDma`; [`dma::Bounce`] over another |
 //! | time | [`Clock`] | `host::HostClock` |
 //! | CPUs and their interrupts | [`Cpus`] | `host::HostCpus` |
 //! | waiting | [`Wait`] | [`SpinWait`], `ThreadWait` |
 //! | locks, and a facade for model checkers | - | [`sync::Lock`], [`sync::WaitLock`], [`sync::atomic`] |
 //!
 //! A kernel implements memory, time and CPUs for its machine, makes windows of its devices' registers, and hands all of
-//! these to drivers as values: `&'static P`, `Arc<P>`, or `Arc<dyn Dma>`. A driver names only the concerns that it uses. Nothing here is a static, so two machines live in one
+//! these to drivers as values: `&'static P`, `Arc<P>`, or `Arc<dyn Dma>`; [`dma::WithDma`] makes one of two. A driver names only the concerns that it uses. Nothing here is a static, so two machines live in one
 //! process; the one exception is the pair of [preemption hooks](sync::register_preemption).
 //!
 //! ```

@@ -110,7 +110,8 @@ fn a_bounce_adapter_over_the_fake_conforms() {
 
 #[test]
 fn handles_conform_as_what_they_point_to() {
-    let dma: Box<dyn Dma> = Box::new(std::sync::Arc::new(&HostDma));
+    static DMA: HostDma = HostDma::new();
+    let dma: Box<dyn Dma> = Box::new(std::sync::Arc::new(&DMA));
     assert_eq!(check_dma(&dma, None), Ok(()));
 }
 
@@ -263,7 +264,7 @@ unsafe impl Dma for Broken {
             let cpu = self.shared.lock().unwrap().unwrap().0;
             return Ok(CoherentMem { cpu, device: addr(cpu), len, cookie: u64::MAX });
         }
-        let mut mem = HostDma.alloc_coherent(len, &c)?;
+        let mut mem = HostDma::new().alloc_coherent(len, &c)?;
         match self.bug {
             // SAFETY: the last byte.
             Bug::DirtyMemory => unsafe { mem.cpu.add(len - 1).write(1) },
@@ -277,7 +278,7 @@ unsafe impl Dma for Broken {
         if mem.cookie != u64::MAX {
             mem.device = addr(mem.cpu);
             // SAFETY: the host's own.
-            unsafe { HostDma.free_coherent(mem) };
+            unsafe { HostDma::new().free_coherent(mem) };
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a scheduler needs of a machine.
 
+use dfly_hal::dma::WithDma;
 use dfly_hal::{Clock, Cpus};
 
 use crate::stack::StackMemory;
@@ -31,5 +32,19 @@ pub trait Platform: Cpus + Clock {
     /// stack it was. On which stack that handler runs must not depend on the thread.
     fn stack(&self, bytes: usize) -> Option<StackMemory> {
         StackMemory::allocate(bytes)
+    }
+}
+
+impl<M: Platform, D: Send + Sync> Platform for WithDma<M, D> {
+    fn halt(&self, ready: &dyn Fn() -> bool) {
+        self.machine().halt(ready);
+    }
+
+    fn in_interrupt(&self) -> bool {
+        self.machine().in_interrupt()
+    }
+
+    fn stack(&self, bytes: usize) -> Option<StackMemory> {
+        self.machine().stack(bytes)
     }
 }

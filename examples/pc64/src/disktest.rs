@@ -13,7 +13,7 @@ use dfly_hal::{CpuId, Wait, block_on};
 use dfly_lwkt::{Cx, Priority, Spec};
 use dfly_nvme::Nvme;
 
-use crate::platform::Pc;
+use crate::platform::MACHINE;
 use crate::selftest::on_every_cpu;
 use crate::{ahci, clock, cpu, nvme, println};
 
@@ -49,7 +49,8 @@ pub fn run(bus: &str, cx: &mut Cx<'_>) -> Result<(), String> {
 
 fn by_nvme(cx: &mut Cx<'_>) -> Result<(), String> {
     let found = nvme::scan().into_iter().find_map(nvme::function).ok_or("no controller")?;
-    let driver = Nvme::attach(found.window, Arc::new(Pc), found.config, cx).map_err(|e| e.to_string())?;
+    let driver =
+        Nvme::attach(found.window, Arc::new(MACHINE), found.config, cx).map_err(|e| e.to_string())?;
     let driver = Arc::new(driver);
     let interrupted = driver.clone();
     found.irq.connect(move || interrupted.interrupt());
@@ -77,7 +78,8 @@ fn by_nvme(cx: &mut Cx<'_>) -> Result<(), String> {
 fn by_ahci(cx: &mut Cx<'_>) -> Result<(), String> {
     let start = clock::now();
     let found = ahci::scan().into_iter().find_map(ahci::function).ok_or("no adapter")?;
-    let driver = Ahci::attach(found.window, Arc::new(Pc), found.config, cx).map_err(|e| e.to_string())?;
+    let driver =
+        Ahci::attach(found.window, Arc::new(MACHINE), found.config, cx).map_err(|e| e.to_string())?;
     let driver = Arc::new(driver);
     let took = clock::now().saturating_since(start);
     println!(

@@ -17,8 +17,6 @@ mod clock;
 #[expect(unsafe_code, reason = "descriptor tables, starting CPUs")]
 mod cpu;
 mod disktest;
-#[expect(unsafe_code, reason = "memory for devices")]
-mod dma;
 #[expect(unsafe_code, reason = "tables that the firmware left")]
 mod firmware;
 #[expect(unsafe_code, reason = "the allocator")]
@@ -36,7 +34,7 @@ mod nvme;
 mod panic;
 #[expect(unsafe_code, reason = "ports of the configuration mechanism")]
 mod pci;
-#[expect(unsafe_code, reason = "a promise about CPUs")]
+#[expect(unsafe_code, reason = "promises about CPUs and memory")]
 mod platform;
 #[expect(unsafe_code, reason = "I/O instructions")]
 mod port;
@@ -58,7 +56,7 @@ use once_cell::race::OnceBox;
 use acpi::Madt;
 use boot::BootInfo;
 use panic::{Exit, exit};
-use platform::Pc;
+use platform::MACHINE;
 use terminal::SerialTerminal;
 
 /// What every CPU does once the kernel is booted.
@@ -102,7 +100,7 @@ fn boot_cpu(info: &BootInfo) -> ! {
 fn boot_kernel(info: &BootInfo) -> (&'static Scheduler, Run) {
     let machine = Machine {
         name: "pc64",
-        platform: Arc::new(Pc),
+        platform: Arc::new(MACHINE),
         terminal: Arc::new(SerialTerminal::default()),
         nvme: nvme::scan().into_iter().filter_map(nvme::function).collect(),
         ahci: ahci::scan().into_iter().filter_map(ahci::function).collect(),

@@ -1,16 +1,21 @@
-//! The machine as the crates of the family see it: CPUs and time. Memory for devices is `dma`.
+//! The machine as the crates of the family see it: CPUs, time, memory for devices.
 
 use core::task::Waker;
 
+use dfly_hal::dma::{Identity, WithDma};
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
 use dfly_lwkt::StackMemory;
 use x86_64::instructions::interrupts::are_enabled;
 
 use crate::{apic, clock, cpu, interrupts, memory};
 
-/// The machine: its CPUs, its clock, its memory for devices.
+/// The machine: its CPUs and its clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Pc;
+
+/// With its memory for devices.
+// SAFETY: all memory is mapped one to one (`memory`), there is no IOMMU, and a PC's devices see its caches.
+pub const MACHINE: WithDma<Pc, Identity> = WithDma::new(Pc, unsafe { Identity::new() });
 
 // SAFETY: `cpu::this` reads what belongs to the CPU; `count` is final before there is a `Pc` to ask; the APIC delivers.
 unsafe impl Cpus for Pc {

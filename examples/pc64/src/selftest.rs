@@ -26,7 +26,7 @@ use kernel::Verdict;
 use crate::acpi::Madt;
 use crate::panic::{Exit, exit};
 use crate::pci::{self, Config};
-use crate::platform::Pc;
+use crate::platform::{MACHINE, Pc};
 use crate::terminal::{Done, Editor};
 use crate::{apic, clock, cpu, interrupts, memory, println, probe};
 
@@ -42,7 +42,7 @@ const ALONE: [(&str, Test); 8] = [
     ("registers are not where memory is", registers),
     ("a line that is too long is refused, and no other", long_lines),
     ("memory for devices keeps its promises", |_| {
-        check_dma(&Pc, Some(&mut Identity)).map_err(|e| e.to_string())
+        check_dma(&MACHINE, Some(&mut Identity)).map_err(|e| e.to_string())
     }),
     ("the clock keeps its promises", |cx| {
         check_clock(&Pc, &mut || cx.yield_now()).map_err(|e| e.to_string())

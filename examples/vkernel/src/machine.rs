@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use dfly_hal::CpuId;
 use kernel::{BootError, Kernel, Machine, Session, Terminal, Verdict};
 
-use crate::host::Host;
+use crate::host::host;
 use crate::{Adapter, Drive};
 
 /// A machine that can be booted.
@@ -50,7 +50,7 @@ impl Vkernel {
     /// # Errors
     /// See [`StartError`].
     pub fn boot(self) -> Result<Running, StartError> {
-        let host = Arc::new(Host::new(self.cpus));
+        let host = Arc::new(host(self.cpus));
         let functions = self.drives.into_iter().enumerate();
         let adapters = self.adapters.into_iter().enumerate();
         let kernel = Kernel::boot(Machine {
@@ -65,7 +65,7 @@ impl Vkernel {
         for id in (0..self.cpus.max(1)).map(CpuId) {
             let host = host.clone();
             let cpu = thread::Builder::new().name(id.to_string()).spawn(move || {
-                let _this = host.threads.attach(id);
+                let _this = host.machine().attach(id);
                 // Refused only if the thread is no CPU.
                 kernel.run().unwrap_or(Verdict::Failure)
             });
