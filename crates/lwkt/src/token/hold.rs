@@ -146,7 +146,6 @@ impl Cx<'_> {
             Some(_) => return Mode::Nested,
             None => {}
         }
-        word.site().collided();
         let backoff = Backoff::new();
         // Whoever has it is on another CPU.
         let looks = if self.scheduler().platform().count() == 1 { 0 } else { LOOKS };
@@ -160,6 +159,8 @@ impl Cx<'_> {
                 return mode;
             }
         }
+        // Not before: the holder wants this line to release the token.
+        word.site().collided();
         self.block_for(word, mode, at);
         mode
     }

@@ -123,7 +123,7 @@ impl<T: ?Sized> Token<T> {
         self.data.with_mut(|data| unsafe { &mut *data })
     }
 
-    /// Its name, where it was taken last, and how often a thread had to wait for it. From any context.
+    /// Its name, where it was taken last, and how often a thread gave way for it. From any context.
     pub fn site(&self) -> &Site {
         self.word.site()
     }

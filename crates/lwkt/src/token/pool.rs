@@ -76,7 +76,7 @@ impl<const N: usize> TokenPool<N> {
         token
     }
 
-    /// How often a thread had to wait for one of them. Wraps around.
+    /// How often a thread gave way for one of them. Wraps around.
     pub fn collisions(&self) -> usize {
         self.tokens.iter().fold(0, |sum, own| sum.wrapping_add(own.0.site().collisions()))
     }
