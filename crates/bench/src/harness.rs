@@ -194,7 +194,7 @@ fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// What this thread has used of its CPU: another program that runs in between does not count.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

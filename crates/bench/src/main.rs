@@ -7,6 +7,7 @@ mod ipi;
 mod locks;
 mod ports;
 mod read;
+mod sleep;
 mod tokens;
 
 use anyhow::{Result, ensure};
@@ -21,7 +22,7 @@ struct Arguments {
     /// Fewer rounds, smaller files
     #[arg(long)]
     quick: bool,
-    /// One part: crc, locks, ipi, ports, tokens or read
+    /// One part: crc, locks, ipi, ports, tokens, sleep or read
     only: Option<String>,
 }
 
@@ -31,12 +32,13 @@ type Part = (&'static str, fn(Effort) -> Result<()>);
 fn main() -> Result<()> {
     let Arguments { quick, only } = Arguments::parse();
     let effort = if quick { Effort::Quick } else { Effort::Full };
-    let parts: [Part; 6] = [
+    let parts: [Part; 7] = [
         ("crc", |effort| Ok(crc::bench(effort))),
         ("locks", |effort| Ok(locks::bench(effort))),
         ("ipi", |effort| Ok(ipi::bench(effort))),
         ("ports", |effort| Ok(ports::bench(effort))),
         ("tokens", tokens::bench),
+        ("sleep", sleep::bench),
         ("read", read::bench),
     ];
     harness::stay_on_one_cpu();
