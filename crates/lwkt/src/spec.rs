@@ -182,6 +182,8 @@ pub struct Config {
     pub run_time: RunTime,
     /// How many events of its trace each CPU keeps; 0 for no trace.
     pub trace_events: usize,
+    /// Whether threads may move where they share thread-locals.
+    moves: bool,
 }
 
 /// Whether a scheduler measures how long its threads run.
@@ -197,7 +199,7 @@ impl Default for Config {
     /// Stacks of 64 KiB, and of 256 KiB with `std`, whose panics and output want more; run times are measured; no trace.
     fn default() -> Self {
         let stack_bytes = if cfg!(feature = "std") { 256 << 10 } else { 64 << 10 };
-        Self { stack_bytes, run_time: RunTime::Measured, trace_events: 0 }
+        Self { stack_bytes, run_time: RunTime::Measured, trace_events: 0, moves: false }
     }
 }
 
@@ -210,6 +212,23 @@ impl Config {
     /// With or without run times.
     pub fn run_time(self, run_time: RunTime) -> Self {
         Self { run_time, ..self }
+    }
+
+    /// Lets threads [move](crate::Cx::migrate) also where each CPU is an OS thread and its threads run on that. On bare metal
+    /// they may anyway, and where an OS thread stands in for each thread.
+    ///
+    /// # Safety
+    /// A thread that moves finds other thread-locals afterwards, on another OS thread. Whenever one does, its frames hold
+    /// nothing that belongs to the OS thread: no reference to a thread-local, nothing that such a one shares (an `Rc` whose
+    /// clone is in it), no value that its OS thread must drop (a guard of a `std::sync::Mutex`). No code around the move
+    /// keeps the address of a thread-local over it: what touches one is in functions of its own that are not inlined.
+    #[must_use]
+    pub const unsafe fn threads_may_move(self) -> Self {
+        Self { moves: true, ..self }
+    }
+
+    pub(crate) const fn moves(&self) -> bool {
+        self.moves
     }
 
     /// With a [trace](crate#features) of so many events for each CPU, rounded up to a power of two: 48 bytes for each. No effect

@@ -61,12 +61,23 @@ struct Local {
     /// The thread that was preempted last; it links to the one that it has preempted. As long as there is one, whoever runs
     /// has preempted it, and goes back to it.
     victim: Option<&'static Thread>,
-    /// The thread that has just ended: whoever is switched to frees its slot.
-    ended: Option<&'static Thread>,
+    /// The thread that was just switched away from for good: whoever is switched to sees to it.
+    departed: Option<Departed>,
     /// When the context that runs was switched to, if that is measured.
     since: Option<Instant>,
     /// The CPU has announced its sleep and not looked at its wakes since.
     announced: bool,
+}
+
+/// A thread that does not come back to its CPU by itself.
+#[derive(Clone, Copy)]
+pub(crate) enum Departed {
+    /// It has ended, and its slot is free.
+    Ended(&'static Thread),
+    /// It goes on at another CPU.
+    Moves(&'static Thread, &'static Cpu),
+    /// It goes on where somebody says.
+    GivenAway(&'static Thread),
 }
 
 /// Linked as the run queue is: a slot is on one of them.
@@ -98,6 +109,7 @@ pub(crate) struct Counts {
     wakes_remote: Counter,
     ipis: Counter,
     halts: Counter,
+    moved_here: Counter,
     token_collisions: Counter,
     idle_ns: Counter,
 }
@@ -129,7 +141,7 @@ impl Cpu {
             local: UnsafeCell::new(Local {
                 run_queue: RunQueue::new(),
                 victim: None,
-                ended: None,
+                departed: None,
                 since: None,
                 announced: false,
             }),
@@ -180,6 +192,7 @@ impl Cpu {
             wakes_remote,
             ipis,
             halts,
+            moved_here,
             token_collisions,
             idle_ns,
         } = &self.counts;
@@ -193,6 +206,7 @@ impl Cpu {
             wakes_remote: wakes_remote.get(),
             ipis: ipis.get(),
             halts: halts.get(),
+            moved_here: moved_here.get(),
             token_collisions: token_collisions.get(),
             idle_time: Duration::from_nanos(idle_ns.get()),
         }
@@ -228,6 +242,8 @@ impl Cpu {
     /// An empty slot with a stack of this size, which is the caller's.
     fn take_slot(&'static self, size: StackSize) -> Result<&'static Thread, SpawnError> {
         if let Some(slot) = self.free.lock().get_mut(size.index()).and_then(FreeList::pop) {
+            // The last thread here may have moved.
+            slot.set_cpu(Some(self));
             return Ok(slot);
         }
         let stack = Stack::new(size, self.platform()).ok_or(SpawnError::NoMemory(size.bytes()))?;
@@ -504,7 +520,7 @@ impl Cpu {
         let now = self.now();
         self.sections.open();
         // SAFETY: the caller is on this CPU, in thread context.
-        unsafe { self.local(|local| local.ended = Some(me)) };
+        unsafe { self.local(|local| local.departed = Some(Departed::Ended(me))) };
         // SAFETY: as above.
         let next = unsafe { self.pick() };
         // SAFETY: as above.
@@ -513,20 +529,59 @@ impl Cpu {
         unsafe { me.context.leave(to) };
     }
 
-    /// What a context does first when it was switched to: it frees the slot of the thread that has ended, whose stack
-    /// nobody is on any more.
+    /// What a context does first when it was switched to: it sees to the thread that has departed, whose stack nobody is on
+    /// any more.
     ///
     /// # Safety
     /// The caller is on this CPU, in thread or idle context, and was switched to. A section is open, which it has now.
     #[inline]
     pub(crate) unsafe fn arrived(&self) {
         // SAFETY: as promised by the caller.
-        let ended = unsafe { self.local(|local| local.ended.take()) };
-        if let Some(slot) = ended {
-            slot.seen.set_free();
-            self.counts.exited.add(1);
-            self.free_slot(slot);
+        let departed = unsafe { self.local(|local| local.departed.take()) };
+        if let Some(departed) = departed {
+            self.settle(departed);
         }
+    }
+
+    #[inline(never)]
+    fn settle(&self, departed: Departed) {
+        match departed {
+            Departed::Ended(slot) => {
+                slot.seen.set_free();
+                self.counts.exited.add(1);
+                slot.home.free_slot(slot);
+            }
+            Departed::Moves(thread, to) => self.send_on(thread, to),
+            Departed::GivenAway(thread) => self.gave_away(thread),
+        }
+    }
+
+    /// Gives up what the thread `me` holds, `held`, and switches away from it. When this returns, the thread is where it was
+    /// sent, and the section that was open here is one there.
+    ///
+    /// # Safety
+    /// The caller is `me`, on this CPU, with a section open; `held` stays where it is. It calls [`arrived`](Self::arrived)
+    /// of the CPU that it is on then.
+    pub(crate) unsafe fn switch_away(
+        &self,
+        me: &'static Thread,
+        held: Option<&Link<'_>>,
+        how: Departed,
+        now: Option<Instant>,
+    ) {
+        if let Some(held) = held {
+            held.give_up();
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { me.wanted.set(held) };
+        // SAFETY: as above.
+        unsafe { self.local(|local| local.departed = Some(how)) };
+        // SAFETY: as above.
+        let next = unsafe { self.pick() };
+        // SAFETY: as above, and `next` is suspended.
+        let to = unsafe { self.turn_to(Some(me), next, now) };
+        // SAFETY: as above.
+        unsafe { me.context.switch(to) };
     }
 
     /// Goes from one context to another; `None` is the idle one. Returns when somebody goes back to `from`.
@@ -672,12 +727,19 @@ impl Cpu {
         if mem::take(&mut local.announced) && from_elsewhere {
             self.counts.ipis.add(1);
         }
-        if thread.seen.state() == Some(ThreadState::New) {
-            self.counts.spawned.add(1);
-        } else {
-            thread.seen.wakes.add(1);
-            let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
-            count.add(1);
+        match thread.seen.state() {
+            Some(ThreadState::New) => self.counts.spawned.add(1),
+            Some(ThreadState::Moving) => {
+                self.counts.moved_here.add(1);
+                thread.set_cpu(self.scheduler.cpu(self.id));
+                // Release, and the Acquire fence in `abandon`: who sees that it is ready sees whose it is.
+                fence(Ordering::Release);
+            }
+            _ => {
+                thread.seen.wakes.add(1);
+                let count = if from_elsewhere { &self.counts.wakes_remote } else { &self.counts.wakes_local };
+                count.add(1);
+            }
         }
         thread.seen.set_state(ThreadState::Ready);
         self.scheduler.note(|| Kind::Wake { thread: thread.seen.id() });
@@ -747,9 +809,24 @@ impl Cpu {
     unsafe fn abandon(&self) -> bool {
         // SAFETY: as promised by the caller.
         unsafe { self.local(|local| self.enqueue(local, self.wakes.close())) };
-        // What is new now is in the hands of a spawner, who will be refused.
         let mut any_has_begun = false;
-        for slot in self.slots().filter(|slot| !matches!(slot.seen.state(), None | Some(ThreadState::New))) {
+        for slot in self.scheduler.cpus().flat_map(Cpu::slots) {
+            let state = slot.seen.state();
+            // See `ready`. Whose it is was written by this CPU last, if it says so.
+            fence(Ordering::Acquire);
+            if !ptr::eq(slot.cpu(), self) {
+                continue;
+            }
+            match state {
+                // In the hands of a spawner, who will be refused.
+                None | Some(ThreadState::New) => continue,
+                // In somebody else's hands; it may come back to nobody.
+                Some(ThreadState::Moving) => {
+                    any_has_begun = true;
+                    continue;
+                }
+                _ => {}
+            }
             // SAFETY: the thread is of this CPU and does not run.
             any_has_begun |= unsafe { slot.has_begun() };
             slot.context.cancel();
@@ -769,7 +846,7 @@ impl Cpu {
     }
 
     #[inline]
-    fn now(&self) -> Option<Instant> {
+    pub(crate) fn now(&self) -> Option<Instant> {
         match self.scheduler.config().run_time {
             RunTime::Measured => Some(self.platform().now()),
             RunTime::NotMeasured => None,

@@ -83,7 +83,8 @@ impl Cx<'_> {
         self.thread.seen.id()
     }
 
-    /// The CPU that this thread is on, always the same.
+    /// The CPU that this thread is on: always the same, but for [`migrate`](Self::migrate) and
+    /// [`give_away`](Self::give_away).
     pub fn cpu(&self) -> CpuId {
         self.thread.cpu().id()
     }

@@ -66,3 +66,21 @@ pub enum JoinError {
     #[error("the scheduler was stopped before the thread ended")]
     Stopped,
 }
+
+/// A thread did not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// There is no such CPU.
+    #[error("{0} does not exist")]
+    NoSuchCpu(CpuId),
+    /// Threads run on the OS thread that is their CPU, and may have lent its thread-locals. See
+    /// [`Config::threads_may_move`](crate::Config::threads_may_move).
+    #[error(
+        "threads of this machine share thread-locals with their CPU, and nobody has promised that they do not lend them"
+    )]
+    ThreadLocals,
+    /// The CPU runs no threads any more.
+    #[error("{0} runs no threads any more")]
+    Left(CpuId),
+}

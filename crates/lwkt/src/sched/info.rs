@@ -42,6 +42,8 @@ pub enum ThreadState {
     Exiting,
     /// It was running, and goes on when a more important thread has waited, yielded or ended.
     Preempted,
+    /// It is on its way to another CPU, or was [given away](crate::Cx::give_away).
+    Moving,
 }
 
 impl fmt::Display for ThreadState {
@@ -53,6 +55,7 @@ impl fmt::Display for ThreadState {
             Self::Blocked => "blocked",
             Self::Exiting => "exiting",
             Self::Preempted => "preempted",
+            Self::Moving => "moving",
         })
     }
 }
@@ -110,6 +113,8 @@ pub struct CpuStats {
     pub ipis: u64,
     /// How often it halted.
     pub halts: u64,
+    /// Threads that came from other CPUs.
+    pub moved_here: u64,
     /// How often one of its threads gave way because a token was not to be had.
     pub token_collisions: u64,
     /// How long it has halted, up to the end of the last halt.

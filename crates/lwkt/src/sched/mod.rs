@@ -20,6 +20,8 @@ mod info;
 mod ipis;
 #[expect(unsafe_code, reason = "pointers to what is never freed")]
 pub(crate) mod link;
+#[expect(unsafe_code, reason = "switches away from a thread for good")]
+mod migrate;
 #[cfg(all(own_stacks, unix, feature = "std", not(any(miri, loom))))]
 #[expect(unsafe_code, reason = "handles a signal")]
 mod overflow;
@@ -39,10 +41,11 @@ mod wake;
 pub(crate) use cpu::Cpu;
 pub use critical::Crit;
 pub use cx::Cx;
-pub use error::{ConfigError, JoinError, RunError, SpawnError};
+pub use error::{ConfigError, JoinError, MigrateError, RunError, SpawnError};
 pub use handle::Handle;
 pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
 pub use ipis::{Ipis, SchedulerCpus};
+pub use migrate::Descheduled;
 pub use per_cpu::PerCpu;
 #[cfg(not(loom))]
 pub use preempt::enable_preemption;

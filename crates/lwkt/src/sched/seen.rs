@@ -78,9 +78,11 @@ impl Seen {
 
     /// `None` if there is no thread in the slot.
     pub(crate) fn state(&self) -> Option<ThreadState> {
-        use ThreadState::{Blocked, Exiting, New, Preempted, Ready, Running};
+        use ThreadState::{Blocked, Exiting, Moving, New, Preempted, Ready, Running};
         let state = self.state.load(Ordering::Relaxed);
-        [New, Ready, Running, Blocked, Exiting, Preempted].into_iter().find(|&known| known as u8 == state)
+        [New, Ready, Running, Blocked, Exiting, Preempted, Moving]
+            .into_iter()
+            .find(|&known| known as u8 == state)
     }
 
     pub(crate) fn set_state(&self, state: ThreadState) {

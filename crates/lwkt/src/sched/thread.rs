@@ -16,6 +16,7 @@ use crate::sched::cx::Cx;
 use crate::sched::handle::{Exit, Outcome};
 use crate::sched::info::{ThreadId, ThreadInfo, ThreadState};
 use crate::sched::link::AtomicRef;
+use crate::sched::migrate::Parting;
 use crate::sched::preempt::set_here;
 use crate::sched::seen::Seen;
 use crate::sched::wake::{Hook, Node};
@@ -26,7 +27,7 @@ use crate::token::Wanted;
 /// What a thread runs.
 pub(crate) type Main = Box<dyn FnOnce(&mut Cx<'_>) + Send>;
 
-/// One thread after the other lives here, all with the same stack and on the same CPU.
+/// One thread after the other lives here, all with the same stack.
 ///
 /// A slot is leaked when it is made, so a pointer to it needs no count: a waker that comes too late wakes whoever has
 /// the slot now, and that one looks and finds nothing new.
@@ -36,7 +37,12 @@ pub(crate) struct Thread {
     pub(crate) hook: Hook<Thread>,
     /// When the timer goes off that was set last and has not gone off yet, in nanoseconds; [`NO_TIMER`] if none.
     timer: AtomicU64,
-    cpu: &'static Cpu,
+    /// The CPU on whose list the slot is.
+    pub(crate) home: &'static Cpu,
+    /// The CPU that the thread belongs to: written by that CPU, or by who spawns.
+    cpu: AtomicRef<Cpu>,
+    /// For who was given the thread.
+    pub(crate) parting: Parting,
     pub(crate) context: Context,
     pub(crate) stack: Stack,
     /// Touched by who spawns, before the CPU knows of the thread; after that by the CPU.
@@ -85,7 +91,12 @@ impl Thread {
     /// The CPU that the thread belongs to.
     #[inline]
     pub(crate) fn cpu(&self) -> &'static Cpu {
-        self.cpu
+        self.cpu.load().unwrap_or(self.home)
+    }
+
+    /// The thread belongs to `cpu` from now on. By that, or by who spawns.
+    pub(crate) fn set_cpu(&self, cpu: Option<&'static Cpu>) {
+        self.cpu.store(cpu);
     }
 
     /// An empty slot.
@@ -93,7 +104,9 @@ impl Thread {
         Self {
             hook: Hook::new(),
             timer: AtomicU64::new(NO_TIMER),
-            cpu,
+            home: cpu,
+            cpu: AtomicRef::none(),
+            parting: Parting::new(),
             context: Context::new(),
             stack,
             owned: UnsafeCell::new(Owned::default()),
