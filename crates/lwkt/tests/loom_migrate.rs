@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 use dfly_hal::{Clock, CpuId, Cpus, Instant, ThreadWait, Wait};
 use dfly_lwkt::{Config, Handle, JoinError, Platform, RunError, RunTime, Scheduler};
 use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::{self, Thread};
 
 const CPU0: CpuId = CpuId(0);
@@ -26,9 +27,10 @@ loom::thread_local! {
 }
 
 /// Two CPUs that are loom's threads. `std`'s mutexes are no step of a model.
-#[derive(Default)]
 struct Model {
     cpus: Mutex<[Option<Thread>; 2]>,
+    /// An IPI has come that nobody has taken.
+    ipis: [AtomicBool; 2],
 }
 
 // SAFETY: each model attaches one thread for each CPU.
@@ -40,6 +42,7 @@ unsafe impl Cpus for Model {
         2
     }
     fn raise_ipi(&self, to: CpuId) {
+        self.ipis[to.index()].swap(true, Ordering::AcqRel);
         let cpu = self.cpus.lock().unwrap()[to.index()].clone();
         if let Some(cpu) = cpu {
             cpu.unpark();
@@ -57,15 +60,20 @@ impl Clock for Model {
 }
 
 impl Platform for Model {
+    /// As on a machine: an IPI that came before the window for interrupts was closed has been taken, for nothing.
     fn halt(&self, ready: &dyn Fn() -> bool) {
+        let ipi = &self.ipis[self.this().index()];
+        ipi.swap(false, Ordering::Acquire);
         if !ready() {
-            thread::park();
+            while !ipi.swap(false, Ordering::Acquire) {
+                thread::park();
+            }
         }
     }
 }
 
 fn machine() -> (Arc<Model>, &'static Scheduler) {
-    let model = Arc::new(Model::default());
+    let model = Arc::new(Model { cpus: Mutex::default(), ipis: [(); 2].map(|()| AtomicBool::new(false)) });
     let config = Config::default().run_time(RunTime::NotMeasured);
     let scheduler = Scheduler::new(model.clone(), config).unwrap();
     (model, scheduler)
@@ -176,15 +184,29 @@ fn a_thread_that_is_given_away_goes_on_once_whoever_comes_first() {
 }
 
 #[test]
-fn a_thread_that_moves_while_the_machine_stops_ends_or_is_given_up() {
+fn a_message_for_a_cpu_that_goes_to_sleep_ends_its_halt() {
     loom::model(|| {
         let (model, scheduler) = machine();
-        let thread = scheduler.spawn(CPU0, "late".into(), |cx| {
-            let scheduler = cx.scheduler();
-            thread::spawn(move || scheduler.stop());
-            let _ = cx.migrate(CPU1);
+        let thread = scheduler.spawn(CPU0, "sender".into(), |cx| {
+            let scheduler: &'static Scheduler = cx.scheduler();
+            scheduler.ipis().send(CPU1, move |_| scheduler.stop()).unwrap();
         });
         run_both(&model, scheduler);
-        assert!(matches!(join(thread.unwrap()), Ok(()) | Err(JoinError::Stopped)));
+        assert_eq!(join(thread.unwrap()), Ok(()));
+    });
+}
+
+#[test]
+fn a_slot_is_used_again_when_nobody_is_on_its_stack() {
+    loom::model(|| {
+        let (model, scheduler) = machine();
+        let first = scheduler.spawn(CPU0, "first".into(), |_| ()).unwrap();
+        let spawner = thread::spawn(move || {
+            assert_eq!(join(first), Ok(()));
+            let second = scheduler.spawn(CPU0, "second".into(), |cx| cx.scheduler().stop());
+            assert_eq!(join(second.unwrap()), Ok(()));
+        });
+        assert_eq!(run(&model, scheduler, CPU0), Ok(()));
+        spawner.join().unwrap();
     });
 }

@@ -732,8 +732,6 @@ impl Cpu {
             Some(ThreadState::Moving) => {
                 self.counts.moved_here.add(1);
                 thread.set_cpu(self.scheduler.cpu(self.id));
-                // Release, and the Acquire fence in `abandon`: who sees that it is ready sees whose it is.
-                fence(Ordering::Release);
             }
             _ => {
                 thread.seen.wakes.add(1);
@@ -811,9 +809,8 @@ impl Cpu {
         unsafe { self.local(|local| self.enqueue(local, self.wakes.close())) };
         let mut any_has_begun = false;
         for slot in self.scheduler.cpus().flat_map(Cpu::slots) {
+            // First: a thread that has moved on since this CPU had it shows a later state, and with it whose it is.
             let state = slot.seen.state();
-            // See `ready`. Whose it is was written by this CPU last, if it says so.
-            fence(Ordering::Acquire);
             if !ptr::eq(slot.cpu(), self) {
                 continue;
             }

@@ -79,18 +79,21 @@ impl Seen {
     /// `None` if there is no thread in the slot.
     pub(crate) fn state(&self) -> Option<ThreadState> {
         use ThreadState::{Blocked, Exiting, Moving, New, Preempted, Ready, Running};
-        let state = self.state.load(Ordering::Relaxed);
+        // Acquire: see `set_state`.
+        let state = self.state.load(Ordering::Acquire);
         [New, Ready, Running, Blocked, Exiting, Preempted, Moving]
             .into_iter()
             .find(|&known| known as u8 == state)
     }
 
     pub(crate) fn set_state(&self, state: ThreadState) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        // Release: who sees the state sees which CPU the thread belonged to by then (pairs with the Acquire in `state`; see
+        // `Cpu::abandon`).
+        self.state.store(state as u8, Ordering::Release);
     }
 
     pub(crate) fn set_free(&self) {
-        self.state.store(FREE, Ordering::Relaxed);
+        self.state.store(FREE, Ordering::Release);
     }
 }
 

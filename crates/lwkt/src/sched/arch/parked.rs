@@ -15,6 +15,7 @@ use std::thread::{self, Builder, Thread};
 
 use dfly_hal::CpuId;
 use dfly_hal::sync::atomic::{AtomicU8, Ordering};
+use dfly_hal::sync::cell::UnsafeCell;
 
 use crate::platform::Platform;
 use crate::sched::stack_size::StackSize;
@@ -61,6 +62,9 @@ impl Stack {
 /// Where an OS thread waits until it is its turn.
 pub(crate) struct Context {
     turn: AtomicU8,
+    /// Where a stack pointer is kept elsewhere: written by who leaves, read by who goes there, so that a model sees it
+    /// where they are not ordered.
+    sp: UnsafeCell<()>,
     /// Who waits.
     thread: Mutex<Option<Thread>>,
 }
@@ -79,12 +83,15 @@ struct Start {
     context: *const Context,
 }
 
+// SAFETY: there is nothing in the cell.
+unsafe impl Sync for Context {}
+
 // SAFETY: pointers to what is never freed and `Sync`: `prepare` asks for it.
 unsafe impl Send for Start {}
 
 impl Context {
     pub(crate) fn new() -> Self {
-        Self { turn: AtomicU8::new(WAIT), thread: Mutex::new(None) }
+        Self { turn: AtomicU8::new(WAIT), sp: UnsafeCell::new(()), thread: Mutex::new(None) }
     }
 
     /// Makes the context a thread that begins with `main(argument)`; returns whether the host gives one.
@@ -99,6 +106,7 @@ impl Context {
         argument: *const (),
     ) -> bool {
         self.turn.store(WAIT, Ordering::Relaxed);
+        self.sp.with_mut(|_| ());
         let start = Start { main, argument, context: self };
         // The host's own code in a thread wants more than a kernel's.
         let builder = Builder::new().stack_size(stack.size().bytes().max(256 << 10));
@@ -115,6 +123,8 @@ impl Context {
     /// # Safety
     /// None: safe as it is, and `unsafe` as where it is not.
     pub(crate) unsafe fn switch(&self, to: &Self) {
+        to.sp.with(|_| ());
+        self.sp.with_mut(|_| ());
         to.set(GO);
         // One that was cancelled has begun, and has nowhere to return to: it waits for ever.
         while !self.wait() {}
@@ -127,6 +137,8 @@ impl Context {
     pub(crate) unsafe fn leave(&self, to: &Self) {
         // First: what ends after that, as thread-locals do, must not speak for a CPU that is at work elsewhere.
         STANDS_FOR.with(|here| here.set(None));
+        to.sp.with(|_| ());
+        self.sp.with_mut(|_| ());
         to.set(GO);
     }
 
