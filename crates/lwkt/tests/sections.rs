@@ -12,6 +12,7 @@ use dfly_hal::sync::Lock;
 use dfly_hal::{CpuId, ThreadWait, Wait, block_on};
 use dfly_lwkt::host::Machine;
 use dfly_lwkt::ipi::CpuMask;
+use dfly_lwkt::token::Token;
 use dfly_lwkt::{Config, Cx, Handle, JoinError, enable_preemption};
 
 const CPU0: CpuId = CpuId(0);
@@ -68,6 +69,45 @@ fn a_thread_that_waits_with_a_short_lock_is_told_both_places() {
     // Unwinding has released it, and the CPU goes on.
     join(spawn(&machine, CPU0, "next", |_| *LOCK.lock() += 1)).unwrap();
     assert_eq!(*LOCK.lock(), 1);
+}
+
+#[test]
+fn a_thread_that_gives_way_for_a_token_with_a_short_lock_is_told_both_places() {
+    static LOCK: Lock<u32> = Lock::new(0);
+    static TOKEN: Token<u32> = Token::new(0);
+    let machine = machine(2);
+    let (held, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (holds, ends) = (held.clone(), over.clone());
+    let holder = spawn(&machine, CPU1, "holder", move |cx| {
+        let (_cx, _held) = cx.hold(&TOKEN);
+        holds.store(true, Ordering::SeqCst);
+        while !ends.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    });
+    while !held.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    let (say, lines) = std::sync::mpsc::channel();
+    let careless = spawn(&machine, CPU0, "takes a token", move |cx| {
+        let (_guard, taken) = (LOCK.lock(), line!());
+        say.send((taken, line!() + 1)).unwrap();
+        let _ = cx.hold(&TOKEN);
+    });
+    assert_eq!(join(careless), Err(JoinError::Panicked));
+    over.store(true, Ordering::SeqCst);
+    join(holder).unwrap();
+    let (taken, waits) = lines.recv().unwrap();
+    let said = said_of("takes a token");
+    assert!(said.contains(&place(taken)) && said.contains(&place(waits)), "{said}");
+    assert!(said.contains("waits for a token"), "{said}");
+    // Not so where nobody else has it.
+    let careful = spawn(&machine, CPU0, "careful", |cx| {
+        let _guard = LOCK.lock();
+        let (mut cx, mut n) = cx.hold(&TOKEN);
+        *n.get_mut(&mut cx) += 1;
+    });
+    join(careful).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::future::ready;
 use dfly_hal::{Wait, block_on};
 use dfly_lwkt::Cx;
 use dfly_lwkt::lock::Mtx;
+use dfly_lwkt::sleep::Ident;
 use dfly_lwkt::token::{Held, Token, get2_mut};
 
 type List = Vec<u32>;
@@ -47,6 +48,14 @@ fn a_shared_hold_across_a_wait(cx: &mut Cx<'_>, token: &Token<List>) {
     let (mut cx, list) = cx.hold_shared(token);
     let first = &list.get(&cx)[0];
     let _ = block_on(&mut cx, ready(()), None);
+    assert_eq!(*first, 1);
+}
+
+fn a_reference_across_a_sleep(cx: &mut Cx<'_>, token: &Token<List>) {
+    let (mut cx, list) = cx.hold(token);
+    let sleep = cx.interlock(Ident::of(token));
+    let first = &list.get(sleep.cx())[0];
+    let _ = sleep.wait(None);
     assert_eq!(*first, 1);
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dfly_hal::{Wait, block_on};
 use dfly_lwkt::lock::{Holders, Mtx};
+use dfly_lwkt::sleep::Ident;
 use dfly_lwkt::token::{Token, get2_mut, get3_mut};
 
 use crate::{CPU0, CPU1, Event, on, spawn};
@@ -278,6 +279,52 @@ fn a_panic_in_a_hold_releases_it() {
         assert!(other.join(cx).is_err());
         let (cx, n) = cx.hold(&token);
         assert_eq!(*n.get(&cx), 7);
+    });
+    assert_eq!(main, Ok(()));
+}
+
+#[test]
+fn a_sleep_gives_tokens_up_and_its_condition_is_read_through_the_interlock() {
+    let main = on(1, |cx| {
+        let jobs = Arc::new(Token::new(Vec::new()));
+        let theirs = jobs.clone();
+        let other = spawn(cx, CPU0, move |cx| {
+            for job in 0..3 {
+                let (mut cx, mut jobs) = cx.hold(&theirs);
+                jobs.get_mut(&mut cx).push(job);
+                cx.scheduler().wakeup(Ident::of(&*theirs));
+                cx.yield_now();
+            }
+        });
+        {
+            let (mut cx, mut list) = cx.hold(&jobs);
+            for job in 0..3 {
+                loop {
+                    let sleep = cx.interlock(Ident::of(&*jobs));
+                    if !list.get(sleep.cx()).is_empty() {
+                        break;
+                    }
+                    sleep.wait(None).unwrap();
+                }
+                assert_eq!(*list.get_mut(&mut cx), [job]);
+                list.get_mut(&mut cx).clear();
+            }
+        }
+        other.join(cx).unwrap();
+    });
+    assert_eq!(main, Ok(()));
+}
+
+#[test]
+fn a_critical_section_reads_what_is_held() {
+    let main = on(1, |cx| {
+        let token = Token::new(1);
+        let (mut cx, mut n) = cx.hold(&token);
+        *n.get_mut(&mut cx) += 1;
+        let section = cx.critical();
+        assert_eq!((*n.get(&cx), section.cpu()), (2, CPU0));
+        drop(section);
+        cx.yield_now();
     });
     assert_eq!(main, Ok(()));
 }
