@@ -423,7 +423,10 @@ impl Cpu {
         unsafe { me.wanted.has_failed() };
         // SAFETY: as above, and `cx` and `wanted` stay where they are.
         unsafe { self.give_way(me, held, Some(&wanted), now) };
+        // The caller does not know yet that it has one more, should a callback panic.
+        let taken = OnUnwind(&wanted);
         self.leave();
+        mem::forget(taken);
     }
 
     /// Lets threads that are as important run, if there are any.
@@ -848,6 +851,15 @@ impl Cpu {
             RunTime::Measured => Some(self.platform().now()),
             RunTime::NotMeasured => None,
         }
+    }
+}
+
+/// Releases a token that nobody has a context for.
+struct OnUnwind<'a>(&'a Link<'a>);
+
+impl Drop for OnUnwind<'_> {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -11,8 +11,8 @@ use dfly_lwkt::{Config, Cx, Priority, Spec};
 
 /// Miri is some thousand times slower.
 const CPUS: u32 = 3;
-const THREADS: u32 = if cfg!(miri) { 4 } else { 12 };
-const ROUNDS: u32 = if cfg!(miri) { 4 } else { 2000 };
+const THREADS: u32 = if cfg!(miri) { 3 } else { 12 };
+const ROUNDS: u32 = if cfg!(miri) { 3 } else { 2000 };
 const TOKENS: usize = 5;
 
 /// A token's data says itself who has it.
