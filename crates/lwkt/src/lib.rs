@@ -2,8 +2,8 @@
 //! an interrupt handler may use.
 //!
 //! A kernel implements [`Platform`] for its machine, makes a [`Scheduler`] of it, and lets each CPU
-//! [`run`](Scheduler::run) it. A thread belongs to one CPU and never leaves it. It runs until it yields, waits or ends:
-//! nothing preempts it. It waits with its [`Cx`], which is the family's [`Wait`](dfly_hal::Wait): whatever takes a
+//! [`run`](Scheduler::run) it. A thread belongs to one CPU, which it leaves only by its own will. It runs until it yields,
+//! waits or ends; only threads of an interrupt's priority preempt it. It waits with its [`Cx`], which is the family's [`Wait`](dfly_hal::Wait): whatever takes a
 //! `&mut dyn Wait` (a file system, a driver) blocks such a thread by running others.
 //!
 //! ```
@@ -35,6 +35,9 @@
 //! | [`Scheduler::stop`] | no | no | no: wakes those who join | small |
 //! | [`Cx::critical`], [`Cx::should_yield`] | no | no: see [`Crit`] for its end | no | small |
 //! | [`Scheduler::ipi`], [`Scheduler::tick`] | no | no | **yes**, that is what they are for | what messages do |
+//! | [`Scheduler::interrupt_exit`] | no | lets others run | where an interrupt ends | a wait, on the stack of the interrupted thread |
+//! | [`Cx::migrate`], [`Cx::give_away`] | no | **yes** | no | as a wait |
+//! | [`Descheduled::resume_on`] | no | no | yes | small |
 //! | [`Cx::yield_now`], [`Wait`](dfly_hal::Wait) of a [`Cx`] | no | **yes** | no | some 200 bytes, and what is polled |
 //! | [`Cx::hold`], [`Cx::hold_shared`] ([tokens](token)) | no | **yes**, if contended | no: [`IrqCx::try_hold`](ipi::IrqCx::try_hold) | some 200 bytes |
 //! | [`Cx::try_hold`], [`Cx::try_hold_shared`], what holds lend | no | no | as above | small |
@@ -72,10 +75,20 @@
 //! has a guard page below the stack, as hosts have; [`overflowed_at`] names the thread. Where it has none the lowest words
 //! are looked at when the thread switches, and then it panics: by then memory below the stack was written to, whosever it is.
 //!
-//! # Not here yet
+//! # Preemption
 //!
-//! Preemption and migration.
-//! Until there is preemption an interrupt thread waits until the thread that runs waits or yields.
+//! After [`enable_preemption`] a thread whose priority [is an interrupt's](Priority::is_interrupt) runs as soon as it is
+//! woken, on top of a less important thread of its CPU, never inside of a critical section or with a short lock held. The
+//! other one keeps its tokens and goes on when that one waits, yields or ends. A kernel calls
+//! [`Scheduler::interrupt_exit`] where its interrupts end, says in [`Platform::in_interrupt`] where nothing may switch, and
+//! lets its clock [tick](Scheduler::tick), so that [`Cx::should_yield`] tells loops that compute of their equals. On a host it
+//! happens where a section or a short lock ends, or at the wake.
+//!
+//! # Moving
+//!
+//! A thread goes to another CPU by [`Cx::migrate`], or is [given away](Cx::give_away) to somebody who says where it goes on.
+//! Where threads share the thread-locals of their CPU's OS thread, a scheduler has to be [told](Config::threads_may_move)
+//! that this is sound.
 //!
 //! # Features
 //!

@@ -34,12 +34,12 @@ impl Parting {
         Self(AtomicUsize::new(HERE))
     }
 
-    /// (11) To HERE, by the thread before it gives itself away.
+    /// (15) To HERE, by the thread before it gives itself away.
     fn begin(&self) {
         self.0.store(HERE, Ordering::Relaxed);
     }
 
-    /// (12) To OUT, by its CPU; the goal if that was said before.
+    /// (16) To OUT, by its CPU; the goal if that was said before.
     fn is_out(&self) -> Option<CpuId> {
         // Release: who says the goal takes a thread that is off its stack (pairs with the Acquire in `goes_to`). Acquire:
         // sees what they did before.
@@ -47,7 +47,7 @@ impl Parting {
         before.checked_sub(GOAL).map(|cpu| CpuId(cpu as u32))
     }
 
-    /// (13) To a goal, by whoever says it; whether the thread is out, and so theirs.
+    /// (17) To a goal, by whoever says it; whether the thread is out, and so theirs.
     fn goes_to(&self, cpu: CpuId) -> bool {
         // Acquire and Release: see `is_out`.
         self.0.swap(cpu.index() + GOAL, Ordering::AcqRel) == OUT
