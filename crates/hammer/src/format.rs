@@ -516,6 +516,21 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The header that a volume most likely had, as far as it says where things lie; without a tree.
+pub(crate) fn likely_header(number: usize, version: u32, device_bytes: u64) -> VolumeHeader {
+    let mut header = VolumeHeader::new_zeroed();
+    header.vol_signature = SIGNATURE.into();
+    header.vol_buf_beg = (BUFFERS_BEGIN as i64).into();
+    header.vol_buf_end = i64::try_from(device_bytes).unwrap_or(i64::MAX).into();
+    header.vol_no = (number as i32).into();
+    header.vol_version = version.into();
+    // The table of layer 1 is the first big-block.
+    if let Some(map) = header.vol0_blockmap.get_mut(usize::from(Zone::FREEMAP.0)) {
+        map.phys_offset = Offset::new(Zone::RAW_BUFFER, 0, 0).0.into();
+    }
+    header
+}
+
 impl Volume {
     fn new(index: usize, device: &Arc<dyn BlockDevice>) -> Result<Self, FormatError> {
         let limits = device.limits();

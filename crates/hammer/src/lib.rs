@@ -25,6 +25,7 @@
 //! | [`Hammer::nodes`] | yes | yes | no | 16 KiB |
 //! | [`check::check`] | yes, its budget | yes | no | 16 KiB |
 //! | [`format::newfs`] | yes, 1 MiB | yes | no | 16 KiB |
+//! | [`salvage`] | yes, its budget | yes | no | 24 KiB |
 //! | lists of snapshots, PFSs, versions | yes | yes | no | 5 KiB |
 //! | [`crc`], [`namekey`], [`extension`], [`ondisk`] | no | no | yes | small |
 //!
@@ -65,6 +66,7 @@ mod pages;
 mod pfs;
 mod record;
 mod recovery;
+pub mod salvage;
 #[cfg_attr(not(test), expect(dead_code, reason = "no mount is writable yet"))]
 mod write;
 

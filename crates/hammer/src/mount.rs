@@ -95,3 +95,68 @@ fn open_volume(index: usize, device: Arc<dyn BlockDevice>, w: &mut dyn Wait) -> 
     }
     Ok(Volume { device, header, buffers_start, buffers_len })
 }
+
+/// Like [`open_volumes`], but takes whatever it is given: a header that cannot be right is replaced by what a new file
+/// system would have, and said to `ignored` by its place in the list; a volume that ends too early ends there. Blocks.
+pub(crate) fn open_damaged(
+    devices: &[Arc<dyn BlockDevice>],
+    w: &mut dyn Wait,
+    ignored: &mut dyn FnMut(usize),
+) -> Result<(Vec<Option<Volume>>, VolumeHeader), MountError> {
+    if devices.is_empty() || devices.len() > MAX_VOLUMES {
+        return Err(MountError::VolumeCount { given: devices.len() });
+    }
+    let mut volumes: Vec<Option<Volume>> = Vec::new();
+    volumes.resize_with(MAX_VOLUMES, || None);
+    let (mut version, mut homeless) = (VERSION_MAX, Vec::new());
+    for (index, device) in devices.iter().enumerate() {
+        let limits = device.limits();
+        let bytes = limits.bytes();
+        let block_bytes = limits.block_bytes;
+        if bytes < BUFFER_SIZE as u64 {
+            return Err(MountError::TooSmall { index, bytes, needed: BUFFER_SIZE as u64 });
+        }
+        if block_bytes == 0 || !(BUFFER_SIZE as u32).is_multiple_of(block_bytes) {
+            return Err(MountError::BlockSize { index, block_bytes });
+        }
+        let mut buffer = vec![0; BUFFER_SIZE];
+        let read = dfly_bio::read_at(&**device, w, 0, &mut buffer);
+        let header = read.ok().and_then(|()| VolumeHeader::read_from_prefix(&buffer).ok()).map(|(h, _)| h);
+        let home = header.and_then(|header| {
+            let number = usize::try_from(header.vol_no.get()).ok()?;
+            let (start, end) = (header.vol_buf_beg.get(), header.vol_buf_end.get());
+            let start = u64::try_from(start).ok().filter(|s| s.is_multiple_of(block_bytes.into()))?;
+            let end = u64::try_from(end).ok()?.min(bytes);
+            let buffers_len = end.checked_sub(start)?;
+            let sane = header.vol_signature.get() == SIGNATURE
+                && (1..=VERSION_MAX).contains(&header.vol_version.get())
+                && (BUFFER_SIZE as u64..end).contains(&start)
+                && volumes.get(number).is_some_and(Option::is_none);
+            let volume = Volume { device: device.clone(), buffers_start: start, buffers_len, header };
+            sane.then_some((number, volume))
+        });
+        match home {
+            Some((number, volume)) => {
+                version = volume.header.vol_version.get();
+                if let Some(slot) = volumes.get_mut(number) {
+                    *slot = Some(volume);
+                }
+            }
+            None => homeless.push((index, device)),
+        }
+    }
+    for (index, device) in homeless {
+        ignored(index);
+        let bytes = device.limits().bytes();
+        let number = volumes.iter().position(Option::is_none).unwrap_or(0);
+        let header = crate::format::likely_header(number, version, bytes);
+        let start = (header.vol_buf_beg.get() as u64).min(bytes);
+        let volume =
+            Volume { device: device.clone(), buffers_start: start, buffers_len: bytes - start, header };
+        if let Some(slot) = volumes.get_mut(number) {
+            *slot = Some(volume);
+        }
+    }
+    let root = volumes.first().and_then(Option::as_ref).map(|v| v.header.clone());
+    Ok((volumes, root.unwrap_or_else(|| crate::format::likely_header(ROOT_VOLUME, version, 0))))
+}

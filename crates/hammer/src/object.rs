@@ -108,6 +108,11 @@ impl Object {
         Ok(Some(Self { id, inode: *record.view()?, fileid: id.obj_id as u64 }))
     }
 
+    /// The object that an inode describes.
+    pub(crate) fn of(id: ObjectId, inode: InodeData) -> Self {
+        Self { id, inode, fileid: id.obj_id as u64 }
+    }
+
     /// What stands in for an object whose directory entry outlived its inode, as pruning at the wrong boundary leaves
     /// it: as in the original a named pipe whose every number is 0, which programs that copy trees pass over.
     pub(crate) fn missing(id: ObjectId) -> Self {

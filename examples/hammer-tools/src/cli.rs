@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Newfs(NewfsArgs),
     /// Check that everything on the volumes is as it should be; nothing is repaired
     Fsck(FsckArgs),
+    /// Copy everything readable of a damaged file system out to the host
+    Salvage(SalvageArgs),
 }
 
 #[derive(Args)]
@@ -162,6 +164,15 @@ pub(crate) struct FsckArgs {
     pub(crate) memory: Option<usize>,
     #[command(flatten)]
     pub(crate) volumes: VolumeArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SalvageArgs {
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// Where to: a directory that is empty, or not there yet
+    #[arg(value_name = "DIR")]
+    pub(crate) target: PathBuf,
 }
 
 #[derive(Args)]

@@ -30,12 +30,21 @@ pub(crate) fn run(args: &CopyArgs) -> Result<()> {
     let source = disk.find(&args.source, Last::Follow)?;
     let target = target_path(&args.source, &args.target)?;
     let total = (source.kind == Kind::Regular).then_some(source.size);
-    let mut copy = Copy {
-        existing: if args.force { Existing::Replace } else { Existing::Keep },
-        bar: progress::bytes(total, Stdout::Unused),
-        linked: HashMap::new(),
-    };
-    let complete = copy.tree(&mut disk, source, &target);
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    copy_tree(&mut disk, source, &target, existing, total)
+}
+
+/// Copies all of `source` to `target`, which is not there yet or an empty directory.
+pub(crate) fn copy_tree<F: FileSystem>(
+    disk: &mut Disk<F>,
+    source: Attr,
+    target: &Path,
+    existing: Existing,
+    total: Option<u64>,
+) -> Result<()> {
+    let bar = progress::bytes(total, Stdout::Unused);
+    let mut copy = Copy { existing, bar, linked: HashMap::new() };
+    let complete = copy.tree(disk, source, target);
     copy.bar.finish_and_clear();
     if complete { Ok(()) } else { Err(Incomplete.into()) }
 }
@@ -59,7 +68,7 @@ fn target_path(source: &OsStr, target: &Path) -> Result<PathBuf> {
 
 /// What happens to files of the host.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Existing {
+pub(crate) enum Existing {
     Keep,
     Replace,
 }
@@ -90,7 +99,7 @@ enum Put {
 
 impl Copy {
     /// Copies everything. Returns whether nothing was left out.
-    fn tree(&mut self, disk: &mut Disk, source: Attr, target: &Path) -> bool {
+    fn tree<F: FileSystem>(&mut self, disk: &mut Disk<F>, source: Attr, target: &Path) -> bool {
         let mut complete = true;
         let mut visitor = Visitor::new(source);
         let mut way: Vec<Directory> = Vec::new();
@@ -147,7 +156,7 @@ impl Copy {
         Ok(Directory::Found)
     }
 
-    fn node(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<()> {
+    fn node<F: FileSystem>(&mut self, disk: &mut Disk<F>, attr: &Attr, to: &Path) -> Result<()> {
         self.bar.set_message(printable(to.as_os_str().as_bytes()).to_string());
         if !matches!(attr.kind, Kind::Regular | Kind::Symlink) {
             let what = crate::text::kind(attr.kind);
@@ -178,7 +187,7 @@ impl Copy {
     }
 
     /// Puts a file or a link where nothing is yet.
-    fn put(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<Put> {
+    fn put<F: FileSystem>(&mut self, disk: &mut Disk<F>, attr: &Attr, to: &Path) -> Result<Put> {
         if attr.kind == Kind::Symlink {
             let target = disk.readlink(attr.node)?;
             symlink(OsStr::from_bytes(&target), to)?;
@@ -195,7 +204,7 @@ impl Copy {
     }
 
     /// Copies a file's bytes to a file that is not there yet. What is a hole stays one.
-    fn file(&mut self, disk: &mut Disk, attr: &Attr, to: &Path) -> Result<()> {
+    fn file<F: FileSystem>(&mut self, disk: &mut Disk<F>, attr: &Attr, to: &Path) -> Result<()> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         let copied = self.contents(disk, attr, &file).and_then(|()| Ok(finish(&file, attr)?));
         if copied.is_err() {
@@ -205,7 +214,7 @@ impl Copy {
         copied
     }
 
-    fn contents(&mut self, disk: &mut Disk, attr: &Attr, file: &File) -> Result<()> {
+    fn contents<F: FileSystem>(&mut self, disk: &mut Disk<F>, attr: &Attr, file: &File) -> Result<()> {
         let mut at = 0;
         while let Some(data) = disk.fs.next_data(&mut Call::new(&mut disk.wait), attr.node, at)? {
             let mut to = data.start;

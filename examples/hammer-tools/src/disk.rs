@@ -26,8 +26,8 @@ pub(crate) struct Entries {
     pub(crate) next: dfly_vfs::Result<Option<u64>>,
 }
 
-pub(crate) struct Disk {
-    pub(crate) fs: Hammer,
+pub(crate) struct Disk<F = Hammer> {
+    pub(crate) fs: F,
     pub(crate) wait: ThreadWait,
 }
 
@@ -56,7 +56,9 @@ impl Disk {
         let big_blocks = u64::try_from(self.fs.header().vol0_stat_bigblocks.get()).unwrap_or(0);
         big_blocks.saturating_mul(BIG_BLOCK_SIZE)
     }
+}
 
+impl<F: FileSystem> Disk<F> {
     /// Where `path` leads.
     pub(crate) fn find(&mut self, path: &OsStr, last: Last) -> Result<Attr> {
         let how = Walk { last, ..Walk::default() };

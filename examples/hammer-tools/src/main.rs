@@ -14,6 +14,7 @@ mod json;
 mod ls;
 mod newfs;
 mod progress;
+mod salvage;
 mod show;
 mod stat;
 mod text;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::History(args) => history::run(&args, out),
         Command::Info(args) => info::run(&args, out),
         Command::Newfs(args) => newfs::run(&args, out),
+        Command::Salvage(args) => salvage::run(&args),
         // Its exit codes are those of fsck(8).
         Command::Fsck(args) => return Ok(fsck::run(&args, out)),
     };

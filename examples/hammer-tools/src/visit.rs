@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::mem;
 
-use dfly_vfs::{Attr, Errno, Error, FIRST_COOKIE, Kind, Name, NodeId};
+use dfly_vfs::{Attr, Errno, Error, FIRST_COOKIE, FileSystem, Kind, Name, NodeId};
 
 use crate::disk::{BATCH, Disk};
 
@@ -59,7 +59,7 @@ impl Visitor {
         self.path.rsplit(|&b| b == b'/').next().unwrap_or_default()
     }
 
-    pub(crate) fn next(&mut self, disk: &mut Disk) -> Option<Visit> {
+    pub(crate) fn next<F: FileSystem>(&mut self, disk: &mut Disk<F>) -> Option<Visit> {
         if let Some(attr) = self.start.take() {
             self.enter(&attr);
             return Some(Visit::Node { attr, last: Place::Last });
@@ -107,7 +107,7 @@ impl Visitor {
 
 impl Frame {
     /// Makes sure that the next entry is in `ahead`, if there is one.
-    fn read_ahead(&mut self, disk: &mut Disk) {
+    fn read_ahead<F: FileSystem>(&mut self, disk: &mut Disk<F>) {
         if let (true, Ok(Some(cookie))) = (self.ahead.is_empty(), &self.next) {
             let entries = disk.entries(self.dir.node, *cookie, BATCH);
             self.ahead = entries.found.into();

@@ -214,6 +214,34 @@ fn fsck_says_what_is_wrong_by_text_json_and_exit_code() {
 }
 
 #[test]
+fn salvage_copies_what_is_left_and_says_what_is_not() {
+    let image = demo(Format::default()).finish().unwrap();
+    let sound = Disk::of_image(&image);
+    let whole = sound.path("whole");
+    let run = hammer([OsStr::new("salvage"), sound.volumes.as_ref(), whole.as_ref()]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let notes = fs::read(whole.join("PFS00000/docs/notes")).unwrap();
+    assert_eq!(notes, b"Wednesday: began anew.\n");
+    assert!(fs::read(whole.join("PFS00001/hello")).unwrap().starts_with(b"from another"));
+    assert!(!whole.join("lost+found").exists());
+    // Never over something that is there.
+    let run = hammer([OsStr::new("salvage"), sound.volumes.as_ref(), whole.as_ref()]);
+    assert!(run.code == Some(1) && run.err.contains("not an empty directory"), "{run:?}");
+
+    let mut broken = image.clone();
+    Damage::DataByte(RecType::DATA, 3).apply(&mut broken, Seal::Stale).unwrap();
+    broken.edit_header(0, |h| h.vol0_btree_root = 0.into()).unwrap();
+    let broken = Disk::of_image(&broken);
+    let rest = broken.path("rest");
+    let run = hammer([OsStr::new("salvage"), broken.volumes.as_ref(), rest.as_ref()]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.err.contains("the tree is broken") && run.err.contains("bytes 0 to "), "{run:?}");
+    assert!(fs::read_link(rest.join("PFS00000/kinds/long-link")).is_ok());
+    let large = |of: &Path| fs::read(of.join("PFS00000/kinds/large")).unwrap();
+    assert_eq!(large(&rest).len(), large(&whole).len());
+}
+
+#[test]
 fn a_missing_volume_is_a_failure() {
     let two = Format { volumes: vec![64 << 20, 64 << 20], ..Format::default() };
     let disk = Disk::new(&demo(two));

@@ -68,12 +68,12 @@ pub(crate) enum Found {
 pub(crate) type Tree = BTreeMap<String, Found>;
 
 /// The attributes of what `path` leads to.
-pub(crate) fn stat(fs: &Hammer, path: &str) -> vfs::Result<Attr> {
+pub(crate) fn stat(fs: &impl FileSystem, path: &str) -> vfs::Result<Attr> {
     let mut w = ThreadWait::new();
     walk(fs, &mut Call::new(&mut w), fs.root(), path.as_bytes(), &Walk::default())
 }
 
-pub(crate) fn read(fs: &Hammer, node: NodeId, size: u64) -> vfs::Result<Vec<u8>> {
+pub(crate) fn read(fs: &impl FileSystem, node: NodeId, size: u64) -> vfs::Result<Vec<u8>> {
     let mut w = ThreadWait::new();
     let mut bytes = Vec::new();
     fs.read(&mut Call::new(&mut w), node, 0, size, &mut |b| {
@@ -83,7 +83,7 @@ pub(crate) fn read(fs: &Hammer, node: NodeId, size: u64) -> vfs::Result<Vec<u8>>
     Ok(bytes)
 }
 
-pub(crate) fn names(fs: &Hammer, node: NodeId) -> vfs::Result<Vec<(String, NodeId)>> {
+pub(crate) fn names(fs: &impl FileSystem, node: NodeId) -> vfs::Result<Vec<(String, NodeId)>> {
     let mut w = ThreadWait::new();
     let mut names = Vec::new();
     fs.readdir(&mut Call::new(&mut w), node, vfs::FIRST_COOKIE, &mut |e| {
@@ -94,7 +94,7 @@ pub(crate) fn names(fs: &Hammer, node: NodeId) -> vfs::Result<Vec<(String, NodeI
 }
 
 /// Everything below `root`. Stops at the first error.
-pub(crate) fn tree(fs: &Hammer, root: &str) -> vfs::Result<Tree> {
+pub(crate) fn tree(fs: &impl FileSystem, root: &str) -> vfs::Result<Tree> {
     let mut w = ThreadWait::new();
     let mut all = Tree::new();
     let mut stack = vec![(String::new(), stat(fs, root)?.node)];

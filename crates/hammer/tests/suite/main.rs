@@ -5,4 +5,5 @@ mod check;
 mod common;
 mod damage;
 mod format;
+mod salvage;
 mod views;
