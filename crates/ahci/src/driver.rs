@@ -382,6 +382,14 @@ impl<H: AhciHal + Clone, W: Window> Ahci<H, W> {
         self.core.hal().now()
     }
 
+    pub(crate) fn enable_interrupts(&self) {
+        let phase = self.core.phase.lock();
+        // A reset that is under way does it at its end.
+        if matches!(*phase, Phase::Live) {
+            self.core.hba.enable();
+        }
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         matches!(*self.core.phase.lock(), Phase::Dead(_))
     }
@@ -506,7 +514,7 @@ impl<H: AhciHal + Clone, W: Window> Ahci<H, W> {
 
     /// Runs a command of the caller's at port `number`, with nothing beside it: what is under way ends first. `data` is what
     /// is sent, or where to put what arrives. May block, for at most the command's own time and that of those before it;
-    /// allocates.
+    /// allocates. What it changes of the device (its write cache, its password) the driver does not know of.
     ///
     /// # Errors
     /// See [`PassError`]; one that the device has refused says how.

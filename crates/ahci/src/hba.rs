@@ -86,13 +86,13 @@ pub(crate) fn attach<H: AhciHal + Clone, W: Window>(
     let implemented = PI.read(&hba.window);
     GHC.write(&hba.window, Ghc::new().with_ae(true));
     hba.reset();
-    let ghc = match GHC.poll_until(&hba.window, hba.patience(w, RESET), |ghc| !ghc.hr() || ghc.is_gone()) {
+    match GHC.poll_until(&hba.window, hba.patience(w, RESET), |ghc| !ghc.hr() || ghc.is_gone()) {
         Ok(ghc) if ghc.is_gone() => return Err(AttachError::Gone),
-        Ok(ghc) => ghc,
+        Ok(_) => {}
         Err(NotYet { last }) => return Err(AttachError::NotReset { ghc: last.into_bits() }),
-    };
-    let _ = ghc;
-    hba.enable();
+    }
+    // Interrupts later: an attach polls, and nobody may be there yet to answer them.
+    GHC.write(&hba.window, Ghc::new().with_ae(true));
     let pi = match PI.read(&hba.window) {
         0 => implemented,
         pi => pi,
@@ -122,6 +122,7 @@ pub(crate) fn attach<H: AhciHal + Clone, W: Window>(
         }
         let now = ahci.now();
         if ahci.is_settled() || now >= deadline {
+            ahci.enable_interrupts();
             return Ok(ahci);
         }
         let next = now.saturating_add(LOOK).min(deadline);

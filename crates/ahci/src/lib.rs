@@ -243,7 +243,7 @@ pub enum Unusable {
     /// What it says of itself makes no sense.
     #[error("{0}")]
     Identify(spec::IdentifyError),
-    /// Its blocks are not of 512 to 65536 bytes, a power of two.
+    /// Its blocks are not of 512 to 65536 bytes, a power of two, or longer than one command may transfer.
     #[error("blocks of {bytes} bytes are not supported")]
     BlockBytes {
         /// What it says.
@@ -338,6 +338,13 @@ pub struct DiskInfo {
     pub write_cache: WriteCache,
     /// SMART is there and on.
     pub smart: bool,
+}
+
+impl DiskInfo {
+    /// Bytes of a block.
+    pub const fn block_bytes(&self) -> u32 {
+        1 << self.block_shift
+    }
 }
 
 /// What a port did.

@@ -102,6 +102,11 @@ impl<H: Dma + Clone> PortMemory<H> {
         })
     }
 
+    /// The longest transfer.
+    pub(crate) const fn max_bytes(&self) -> u32 {
+        self.shape.max_bytes
+    }
+
     /// Where the command list and the received FISes are.
     pub(crate) fn bases(&self) -> (u64, u64) {
         (self.list.device_addr(0).map_or(0, |at| at.0), self.received.device_addr(0).map_or(0, |at| at.0))

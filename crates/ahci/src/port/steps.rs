@@ -438,10 +438,8 @@ impl<H: Dma + Clone> Port<H> {
         match question {
             Question::Identify => {
                 let id: Identify = self.memory.answer();
-                match Device::disk(&id, env.cap.ncs_z() + 1, env.cap.sncq()) {
-                    Ok(device) => self.adopt(env, device, done),
-                    Err(why) => return self.useless(env, why),
-                }
+                let found = Device::disk(&id, env.cap.ncs_z() + 1, env.cap.sncq());
+                return self.found(env, found, done);
             }
             Question::IdentifyPacket => {
                 let id: Identify = self.memory.answer();
@@ -449,10 +447,10 @@ impl<H: Dma + Clone> Port<H> {
                 self.ask = Some(Question::Capacity);
             }
             Question::Capacity => match self.candidate.take() {
-                Some((reader, _)) => match reader.with_disc(&self.memory.answer()) {
-                    Ok(device) => self.adopt(env, device, done),
-                    Err(why) => return self.useless(env, why),
-                },
+                Some((reader, _)) => {
+                    let found = reader.with_disc(&self.memory.answer());
+                    return self.found(env, found, done);
+                }
                 None => return self.failed(env, PortFailure::NoAnswer),
             },
             Question::Sense(None) => {
@@ -520,6 +518,25 @@ impl<H: Dma + Clone> Port<H> {
             return GO;
         }
         self.next(env)
+    }
+
+    /// Somebody has said what it is.
+    fn found<W: Window>(
+        &mut self,
+        env: &Env<'_, H, W>,
+        found: Result<Device, Unusable>,
+        done: &mut JobList,
+    ) -> Flow {
+        match found {
+            Ok(device) if device.info.block_bytes() > self.memory.max_bytes() => {
+                self.useless(env, Unusable::BlockBytes { bytes: device.info.block_bytes() })
+            }
+            Ok(device) => {
+                self.adopt(env, device, done);
+                self.next(env)
+            }
+            Err(why) => self.useless(env, why),
+        }
     }
 
     /// Somebody was identified. Whoever was there before keeps what was asked of it only if it is the same.

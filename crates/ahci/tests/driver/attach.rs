@@ -83,6 +83,26 @@ fn an_adapter_with_few_slots_and_short_addresses() {
 }
 
 #[test]
+fn blocks_that_are_longer_than_a_command_are_no_disk() {
+    let bench = Bench::new(vec![disk(65536, 1 << 20)], Abilities::default());
+    let ahci = bench.attach(Config { max_transfer_bytes: 32 << 10, ..Config::default() });
+    assert_eq!(ahci.port(0).unwrap().state, PortState::Unusable(Unusable::BlockBytes { bytes: 65536 }));
+    drop(ahci);
+    bench.is_clean();
+}
+
+#[test]
+fn nothing_interrupts_while_it_is_attached() {
+    let bench = Bench::small();
+    bench.model.inject(Fault::NoLink(0, 1));
+    let ahci = bench.attach(Config { interrupts: dfly_ahci::Interrupts::One, ..Config::default() });
+    // At the end, for what was not acknowledged; the handler may be there by then.
+    assert!(bench.interrupts() <= 1);
+    drop(ahci);
+    bench.is_clean();
+}
+
+#[test]
 fn what_is_no_adapter_is_not_attached() {
     let bench = Bench::small();
     bench.model.inject(Fault::AllOnes);
