@@ -10,8 +10,8 @@ mod read;
 mod sleep;
 mod tokens;
 
-use anyhow::{Result, ensure};
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
 
 use crate::harness::Effort;
 
@@ -22,27 +22,36 @@ struct Arguments {
     /// Fewer rounds, smaller files
     #[arg(long)]
     quick: bool,
-    /// One part: crc, locks, ipi, ports, tokens, sleep or read
-    only: Option<String>,
+    /// This part alone
+    only: Option<Part>,
 }
 
-/// A part by its name.
-type Part = (&'static str, fn(Effort) -> Result<()>);
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    Crc,
+    Locks,
+    Tokens,
+    Sleep,
+    Ipi,
+    Ports,
+    Read,
+}
 
 fn main() -> Result<()> {
     let Arguments { quick, only } = Arguments::parse();
     let effort = if quick { Effort::Quick } else { Effort::Full };
-    let parts: [Part; 7] = [
-        ("crc", |effort| Ok(crc::bench(effort))),
-        ("locks", |effort| Ok(locks::bench(effort))),
-        ("ipi", |effort| Ok(ipi::bench(effort))),
-        ("ports", |effort| Ok(ports::bench(effort))),
-        ("tokens", tokens::bench),
-        ("sleep", sleep::bench),
-        ("read", read::bench),
-    ];
     harness::stay_on_one_cpu();
-    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-    ensure!(parts.iter().any(|(name, _)| wanted(name)), "no such part");
-    parts.into_iter().filter(|(name, _)| wanted(name)).try_for_each(|(_, bench)| bench(effort))
+    for &part in Part::value_variants() {
+        match part {
+            _ if only.is_some_and(|only| only != part) => {}
+            Part::Crc => crc::bench(effort),
+            Part::Locks => locks::bench(effort),
+            Part::Tokens => tokens::bench(effort)?,
+            Part::Sleep => sleep::bench(effort)?,
+            Part::Ipi => ipi::bench(effort),
+            Part::Ports => ports::bench(effort)?,
+            Part::Read => read::bench(effort)?,
+        }
+    }
+    Ok(())
 }

@@ -1,14 +1,14 @@
-//! Messages and ports beside queues and channels: bars M1, M2, M4, M5. (M3, a call to a thread of the same CPU, awaits the
-//! thread port; M6, no allocations, is a test of the crate.)
+//! Messages and ports beside queues and channels: bars M1 to M5. (M6, no allocations, is a test of the crate.)
 //!
 //! The peers carry a word, ours and cordyceps link a message that comes back. No contender blocks.
 
 use std::{
+    cell::RefCell,
     hint::spin_loop,
     mem,
     ptr::NonNull,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{
             AtomicUsize,
             Ordering::{Acquire, Release},
@@ -16,12 +16,14 @@ use std::{
     },
 };
 
+use anyhow::{Context, Result};
 use cordyceps::{
     Linked,
     mpsc_queue::{Links, MpscQueue},
 };
 use crossbeam_queue::ArrayQueue;
-use dfly_hal::SpinWait;
+use dfly_hal::{CpuId, SpinWait, ThreadWait};
+use dfly_lwkt::{Config, Cx, RunTime, Spec, host::Machine};
 use dfly_msgport::{Job, List, Message, Msg, Port, Put, PutOnly, Request, SpinPort, WakerPort};
 
 use crate::{
@@ -77,13 +79,18 @@ fn request(n: usize) -> Request<usize> {
     Msg::with(n).detached()
 }
 
-pub(crate) fn bench(effort: Effort) {
+pub(crate) fn bench(effort: Effort) -> Result<()> {
     one_thread(effort);
     batches(effort);
     calls(effort);
+    let machine = Machine::start(1, Config::default().run_time(RunTime::NotMeasured))?;
+    let spec = Spec::new("bench").stack_bytes(1 << 20);
+    let main = machine.scheduler().spawn(CpuId(0), spec, move |cx| two_threads(effort, &RefCell::new(cx)))?;
+    main.join(&mut ThreadWait::new()).context("the thread that measures")?;
     if let Some(other) = other_cpu() {
         two_cpus(other, effort);
     }
+    Ok(())
 }
 
 fn turns(mut turn: impl FnMut(usize)) -> impl FnMut() {
@@ -203,6 +210,41 @@ fn calls(effort: Effort) {
         }),
     );
     group.run(effort);
+}
+
+/// Client and server are threads of one CPU, which switches to and fro.
+fn two_threads(effort: Effort, cx: &RefCell<&mut Cx<'_>>) {
+    let (spin, lockless) = (Arc::new(SpinPort::<Load>::new()), Arc::new(WakerPort::<Load>::new()));
+    let at_spin = spin.clone();
+    let first = cx.borrow().scheduler().spawn(CpuId(0), "spin port".into(), move |cx| {
+        let mut receiver = at_spin.receiver();
+        while let Some(request) = receiver.wait(cx) {
+            request.reply();
+        }
+    });
+    let at_lockless = lockless.clone();
+    let second = cx.borrow().scheduler().spawn(CpuId(0), "waker port".into(), move |cx| {
+        let Some(mut receiver) = at_lockless.receiver() else { return };
+        while let Some(request) = receiver.wait(cx) {
+            request.reply();
+        }
+    });
+    let array = ArrayQueue::<usize>::new(WINDOW);
+    let [mut a, mut b] = [0, 1].map(|n| Some(Msg::with(n)));
+    let mut group = Group::new(format!("{TURNS} x a call to a thread of the same CPU"), Unit::Operation);
+    let base = group.add("crossbeam ArrayQueue, put, get", turns(|n| _ = (array.push(n), array.pop())));
+    let ours = group.add("SpinPort", turns(|_| a = a.take().map(|msg| msg.call(&spin, *cx.borrow_mut()))));
+    group.ratio(ours, base, Bar::TimeAtMost(2.5), "M3");
+    let ours =
+        group.add("WakerPort", turns(|_| b = b.take().map(|msg| msg.call(&lockless, *cx.borrow_mut()))));
+    group.ratio(ours, base, Bar::TimeAtMost(2.5), "M3");
+    group.run(effort);
+    spin.close();
+    lockless.close();
+    for server in [first, second].into_iter().flatten() {
+        // Its end is not what is measured.
+        _ = server.join(*cx.borrow_mut());
+    }
 }
 
 fn two_cpus(other: usize, effort: Effort) {

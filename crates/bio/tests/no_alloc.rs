@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use dfly_alloc_count::allocator_calls;
 use dfly_bio::*;
-use dfly_hal::{Clock, Instant, SpinWait};
+use dfly_hal::{Clock, Instant, SpinWait, ThreadWait};
 use dfly_msgport::Completions;
 
 struct Still;
@@ -90,6 +90,11 @@ fn a_request_allocates_nothing_on_any_way() {
         exercise(&Tracer::new(Split::new(Tracer::new(short(), Still, 4), 3), Still, 16), rounds);
         exercise(&FaultInjector::new(disk(), 1), rounds);
     }
+    let (server, behind) = DiskServer::new(MemDisk::new(512, 4096), 4, Reap::Elsewhere);
+    let server = std::thread::spawn(move || server.run(&mut ThreadWait::new()));
+    exercise(&behind, rounds);
+    drop(behind);
+    server.join().unwrap();
 }
 
 #[test]

@@ -422,6 +422,17 @@ fn a_receiver_polled_with_another_waker_is_woken_by_the_last() {
     assert_eq!((old.0.0.load(SeqCst), new.0.0.load(SeqCst)), (0, 2));
 }
 
+/// So tasks of an executor with several threads may receive and wait.
+#[test]
+fn futures_of_ports_may_change_threads() {
+    fn may_change<F: Future + Send>(_: &F) {}
+    let (spin, lockless) = (SpinPort::<Num>::new(), WakerPort::<Num>::new());
+    let (mut one, mut two) = (spin.receiver(), lockless.receiver().unwrap());
+    may_change(&one.next());
+    may_change(&two.next());
+    may_change(&num(1).start(&spin));
+}
+
 #[test]
 fn special_ports_do_their_one_thing() {
     assert_eq!(now(|w| num(1).call(&NullPort, w)).outcome(), Err(Unanswered::PortClosed));
