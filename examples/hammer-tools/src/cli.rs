@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Fsck(FsckArgs),
     /// Copy everything readable of a damaged file system out to the host
     Salvage(SalvageArgs),
+    /// Print an earlier version of a file, or what changed since, after DragonFly's undo(1)
+    Undo(UndoArgs),
 }
 
 #[derive(Args)]
@@ -173,6 +175,51 @@ pub(crate) struct SalvageArgs {
     /// Where to: a directory that is empty, or not there yet
     #[arg(value_name = "DIR")]
     pub(crate) target: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct UndoArgs {
+    /// All versions, the newest first
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// A unified diff from the version to the next newer one, or from the first -t to the second
+    #[arg(short, long)]
+    pub(crate) diff: bool,
+    /// The same diff in the other direction: what would undo the change
+    #[arg(short = 'D', long, conflicts_with = "diff")]
+    pub(crate) reverse_diff: bool,
+    /// Index, transaction, date and size of the version instead of its contents
+    #[arg(short, long, conflicts_with_all = ["diff", "reverse_diff"])]
+    pub(crate) info: bool,
+    /// Write to this file instead of stdout; with -a, to one file for each version, with .NNNN behind the name
+    #[arg(short, long, value_name = "FILE", conflicts_with = "info")]
+    pub(crate) output: Option<PathBuf>,
+    /// Which version: its index (0 is the newest), or a transaction (0x...) that it was there at. Without it the one before
+    /// the newest; of a file that was removed, the last one
+    #[arg(short, long, value_name = "INDEX|TID", conflicts_with = "all", value_parser = Moment::parse)]
+    pub(crate) transaction: Vec<Moment>,
+    #[command(flatten)]
+    pub(crate) volumes: VolumeArgs,
+    /// The file; it may have been removed
+    pub(crate) path: OsString,
+}
+
+/// A version of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Counted from the newest.
+    Index(usize),
+    /// What was there as of a transaction.
+    AsOf(Tid),
+}
+
+impl Moment {
+    fn parse(text: &str) -> Result<Self, ParseIntError> {
+        match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).map(|t| Self::AsOf(Tid(t))),
+            None => text.parse().map(Self::Index),
+        }
+    }
 }
 
 #[derive(Args)]

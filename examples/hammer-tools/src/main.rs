@@ -19,6 +19,7 @@ mod show;
 mod stat;
 mod text;
 mod tree;
+mod undo;
 mod visit;
 
 use std::io::{self, Write};
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(&args, out),
         Command::Newfs(args) => newfs::run(&args, out),
         Command::Salvage(args) => salvage::run(&args),
+        Command::Undo(args) => undo::run(&args, out),
         // Its exit codes are those of fsck(8).
         Command::Fsck(args) => return Ok(fsck::run(&args, out)),
     };

@@ -242,6 +242,58 @@ fn salvage_copies_what_is_left_and_says_what_is_not() {
 }
 
 #[test]
+fn undo_prints_lists_and_compares_versions() {
+    let disk = Disk::demo();
+    let undo = |args: &[&str]| {
+        let run = hammer(
+            ["undo"]
+                .iter()
+                .chain(&args[..args.len() - 1])
+                .chain([&disk.volumes.as_str()])
+                .chain(&args[args.len() - 1..]),
+        );
+        assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{args:?}: {run:?}");
+        run.out
+    };
+    let (monday, tuesday) = ("Monday: began.\n", "Monday: began.\nTuesday: went on.\n");
+    assert_eq!(undo(&["docs/notes"]), tuesday);
+    assert_eq!(undo(&["-t", "2", "docs/notes"]), monday);
+    assert_eq!(undo(&["-t", "0x100008020", "docs/notes"]), monday);
+    let list = undo(&["-ai", "docs/notes"]);
+    let first: Vec<_> = list.lines().map(|l| l.split("  ").next().unwrap()).collect();
+    assert_eq!(first, ["0000", "0001", "0002"]);
+    assert!(list.lines().last().unwrap().ends_with("  15"), "{list}");
+    assert!(list.contains("0x0000000100008020"), "{list}");
+    let diff = undo(&["-d", "docs/notes"]);
+    assert!(diff.contains("\n-Monday: began.\n-Tuesday: went on.\n+Wednesday: began anew.\n"), "{diff}");
+    let back = undo(&["-D", "docs/notes"]);
+    assert!(back.contains("\n-Wednesday: began anew.\n+Monday: began.\n"), "{back}");
+    let both = undo(&["-d", "-t", "2", "-t", "0", "docs/notes"]);
+    assert!(
+        both.starts_with("--- docs/notes@@0x0000000100008020\n+++ docs/notes@@0x0000000100008060\n"),
+        "{both}"
+    );
+    assert_eq!(undo(&["-a", "docs/notes"]).matches("==> docs/notes").count(), 3);
+    // A file that was moved, and then removed.
+    assert_eq!(undo(&["draft"]), "Nobody will miss this.\n");
+    let out = disk.path("version");
+    undo(&["-a", "-o", out.to_str().unwrap(), "docs/notes"]);
+    assert_eq!(fs::read_to_string(disk.path("version.0001")).unwrap(), tuesday);
+    // Binary contents are not printed as text.
+    assert_eq!(hammer(["undo", "-d", &disk.volumes, "kinds/large"]).code, Some(1));
+    for (args, complaint) in [
+        (&["undo", "-t", "9", &disk.volumes, "docs/notes"][..], "no version 9"),
+        (&["undo", "-t", "0x2", &disk.volumes, "docs/notes"], "not there yet"),
+        (&["undo", &disk.volumes, "docs"], "no regular file"),
+        (&["undo", &disk.volumes, "docs/never"], "docs/never"),
+        (&["undo", "-o", out.to_str().unwrap(), "-a", &disk.volumes, "docs/notes"], "exists"),
+    ] {
+        let run = hammer(args);
+        assert!(run.code == Some(1) && run.err.contains(complaint), "{run:?}");
+    }
+}
+
+#[test]
 fn a_missing_volume_is_a_failure() {
     let two = Format { volumes: vec![64 << 20, 64 << 20], ..Format::default() };
     let disk = Disk::new(&demo(two));
