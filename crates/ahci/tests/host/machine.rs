@@ -1,61 +1,22 @@
 //! A process as a machine, its CPU the one thread.
 
-use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::Waker;
 
-use dfly_hal::dma::{CoherentMem, Constraints, Direction, Dma, DmaError, Mapping, SegmentSink};
+use dfly_hal::dma::WithDma;
 use dfly_hal::host::{HostClock, HostCpus, HostDma};
 use dfly_hal::{Clock, CpuId, Cpus, Instant};
 
 /// The process.
-pub(crate) struct Host {
+pub(crate) type Host = WithDma<ClockAndCpu, HostDma>;
+
+/// Its clock and its CPU.
+pub(crate) struct ClockAndCpu {
     clock: HostClock,
     cpus: HostCpus,
 }
 
-// SAFETY: `HostDma` keeps the promises.
-unsafe impl Dma for Host {
-    fn alloc_coherent(&self, len: usize, constraints: &Constraints) -> Result<CoherentMem, DmaError> {
-        HostDma.alloc_coherent(len, constraints)
-    }
-    unsafe fn free_coherent(&self, mem: CoherentMem) {
-        // SAFETY: passed on.
-        unsafe { HostDma.free_coherent(mem) }
-    }
-    unsafe fn map(
-        &self,
-        cpu: NonNull<u8>,
-        len: usize,
-        direction: Direction,
-        constraints: &Constraints,
-        sink: &mut SegmentSink<'_>,
-    ) -> Result<Mapping, DmaError> {
-        // SAFETY: passed on.
-        unsafe { HostDma.map(cpu, len, direction, constraints, sink) }
-    }
-    unsafe fn unmap(&self, mapping: Mapping) {
-        // SAFETY: passed on.
-        unsafe { HostDma.unmap(mapping) }
-    }
-    unsafe fn sync_for_device(&self, mapping: &Mapping, range: Range<usize>) {
-        // SAFETY: passed on.
-        unsafe { HostDma.sync_for_device(mapping, range) }
-    }
-    unsafe fn sync_for_cpu(&self, mapping: &Mapping, range: Range<usize>) {
-        // SAFETY: passed on.
-        unsafe { HostDma.sync_for_cpu(mapping, range) }
-    }
-    fn wmb(&self) {
-        HostDma.wmb();
-    }
-    fn rmb(&self) {
-        HostDma.rmb();
-    }
-}
-
-impl Clock for Host {
+impl Clock for ClockAndCpu {
     fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -65,7 +26,7 @@ impl Clock for Host {
 }
 
 // SAFETY: `HostCpus` keeps the promises.
-unsafe impl Cpus for Host {
+unsafe impl Cpus for ClockAndCpu {
     fn this(&self) -> CpuId {
         self.cpus.this()
     }
@@ -78,5 +39,6 @@ unsafe impl Cpus for Host {
 }
 
 pub(crate) fn host() -> Arc<Host> {
-    Arc::new(Host { clock: HostClock::new(), cpus: HostCpus::new(1) })
+    let times = ClockAndCpu { clock: HostClock::new(), cpus: HostCpus::new(1) };
+    Arc::new(WithDma::new(times, HostDma::new()))
 }
