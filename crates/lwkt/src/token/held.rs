@@ -165,6 +165,8 @@ impl<T: ?Sized> fmt::Debug for HeldShared<'_, T> {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::string::String;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::channel;
 
     use dfly_hal::{CpuId, ThreadWait};
@@ -178,10 +180,13 @@ mod tests {
     fn a_hold_is_of_no_use_with_the_context_of_another_thread() {
         let machine = Machine::start(1, Config::default()).unwrap();
         let (say, slots) = channel();
+        let has_looked = Arc::new(AtomicBool::new(false));
+        let looked = has_looked.clone();
         let first = machine.scheduler().spawn(CpuId(0), "first".into(), move |cx| {
             say.send(cx.slot()).unwrap();
-            // Until the other one has looked.
-            cx.yield_now();
+            while !looked.load(Ordering::Relaxed) {
+                cx.yield_now();
+            }
         });
         let second = machine.scheduler().spawn(CpuId(0), "second".into(), move |cx| {
             let token = Token::new(1);
@@ -202,8 +207,9 @@ mod tests {
             let (cx, shared) = cx.hold_shared(&token);
             refused(&mut || _ = shared.get(&foreign));
             assert_eq!(*shared.get(&cx), 2);
+            has_looked.store(true, Ordering::Relaxed);
         });
-        for thread in [first, second] {
+        for thread in [second, first] {
             thread.unwrap().join(&mut ThreadWait::new()).unwrap();
         }
     }
