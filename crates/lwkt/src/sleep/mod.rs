@@ -36,8 +36,8 @@
 //! |---|---|
 //! | `tsleep_interlock`, `tsleep(.., PINTERLOCKED, .., timo)` | [`Cx::interlock`], [`Interlock::wait`] |
 //! | `tsleep` in a loop, `ssleep`, `lksleep`, `mtxsleep`, `zsleep` | [`Cx::sleep_while`]; interlock, drop the guard, wait |
-//! | `wakeup`, `wakeup_one` | [`Scheduler::wakeup`], [`wakeup_one`](Scheduler::wakeup_one) |
-//! | `wakeup_oncpu`, `wakeup_mycpu`, and `_one` of them | [`wakeup_on`](Scheduler::wakeup_on), [`wakeup_one_on`](Scheduler::wakeup_one_on) |
+//! | `wakeup`, `wakeup_one` | [`Scheduler::wakeup`](crate::Scheduler::wakeup), [`wakeup_one`](crate::Scheduler::wakeup_one) |
+//! | `wakeup_oncpu`, `wakeup_mycpu`, and `_one` of them | [`wakeup_on`](crate::Scheduler::wakeup_on), [`wakeup_one_on`](crate::Scheduler::wakeup_one_on) |
 //! | `wakeup_domain`, `PDOMAIN_..` | [`Ident::in_domain`] |
 //! | 0 or `EWOULDBLOCK` | `Ok` or [`TimedOut`](dfly_hal::TimedOut) |
 //! | `slpque_cpumasks`, `gd_tsleep_hash` | a mask of CPUs for each of 256 buckets, lists of sleepers on each CPU |
