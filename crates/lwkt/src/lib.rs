@@ -84,6 +84,12 @@
 //! lets its clock [tick](Scheduler::tick), so that [`Cx::should_yield`] tells loops that compute of their equals. On a host it
 //! happens where a section or a short lock ends, or at the wake.
 //!
+//! # Who runs next
+//!
+//! The most important thread that is ready, of equals that with the larger [sub-priority](Spec::sub_priority), of those the one
+//! that came first; or whom a [`Policy`] names ([`Scheduler::with_policy`]). The scheduler checks each answer: a policy
+//! that names a thread which runs, or is another CPU's, ends its CPU by a panic that names both, before anything happens.
+//!
 //! # Moving
 //!
 //! A thread goes to another CPU by [`Cx::migrate`], or is [given away](Cx::give_away) to somebody who says where it goes on.

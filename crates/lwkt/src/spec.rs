@@ -145,6 +145,8 @@ pub struct Spec {
     pub name: Name,
     /// How important it is.
     pub priority: Priority,
+    /// How important it is among those of its priority, larger is more (DragonFly's `td_upri`).
+    pub sub_priority: u8,
     /// How large its stack is to be, at least; the scheduler's [`Config::stack_bytes`] if `None`.
     pub stack_bytes: Option<usize>,
 }
@@ -158,6 +160,11 @@ impl Spec {
     /// With this priority.
     pub fn priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
+    }
+
+    /// With this sub-priority.
+    pub fn sub_priority(self, sub_priority: u8) -> Self {
+        Self { sub_priority, ..self }
     }
 
     /// With a stack of at least so many bytes.

@@ -20,8 +20,8 @@ use crate::sched::error::{RunError, SpawnError};
 use crate::sched::handle::Exit;
 use crate::sched::info::{CpuStats, ThreadId, ThreadState};
 use crate::sched::link::AtomicRef;
+use crate::sched::policy::{Policy, Queue};
 use crate::sched::preempt::{self, set_here};
-use crate::sched::run_queue::RunQueue;
 use crate::sched::scheduler::Scheduler;
 use crate::sched::seen::Counter;
 use crate::sched::stack_size::StackSize;
@@ -57,7 +57,7 @@ pub(crate) struct Cpu {
 
 /// Touched by the CPU in thread or idle context only, and inside of a section, so by nobody that interrupts it.
 struct Local {
-    run_queue: RunQueue<Thread>,
+    run_queue: Queue,
     /// The thread that was preempted last; it links to the one that it has preempted. As long as there is one, whoever runs
     /// has preempted it, and goes back to it.
     victim: Option<&'static Thread>,
@@ -129,7 +129,12 @@ const LEFT: u8 = 2;
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(id: CpuId, scheduler: &'static Scheduler, attention: &'static Attention) -> Self {
+    pub(crate) fn new(
+        id: CpuId,
+        scheduler: &'static Scheduler,
+        attention: &'static Attention,
+        policy: Option<Box<dyn Policy>>,
+    ) -> Self {
         Self {
             wakes: WakeList::new(),
             id,
@@ -139,7 +144,7 @@ impl Cpu {
             idle: Context::new(),
             sections: Sections::new(attention),
             local: UnsafeCell::new(Local {
-                run_queue: RunQueue::new(),
+                run_queue: Queue::new(id, policy),
                 victim: None,
                 departed: None,
                 since: None,
@@ -363,7 +368,12 @@ impl Cpu {
             }
             // SAFETY: as above.
             let waits_for_tokens = next.is_none() && unsafe { self.any_is_ready() };
+            // SAFETY: as above.
+            let fault = unsafe { self.local(|local| local.run_queue.take_fault()) };
             self.leave();
+            if let Some(fault) = fault {
+                fault.raise();
+            }
             if waits_for_tokens {
                 // Whoever has the tokens of those that are ready does not say when they come free.
                 backoff.snooze();
@@ -484,7 +494,7 @@ impl Cpu {
     /// The thread that runs waits for its turn.
     fn join_the_ready(&self, local: &mut Local, me: &'static Thread) {
         me.seen.set_state(ThreadState::Ready);
-        local.run_queue.push(me, me.seen.priority());
+        local.run_queue.push(me);
     }
 
     /// Gives up what the thread holds, lets others run, and returns when it is the thread's turn and it has `wanted`.
@@ -694,6 +704,16 @@ impl Cpu {
         }
     }
 
+    /// The clock has ticked while the thread `me` ran.
+    ///
+    /// # Safety
+    /// The caller is `me`, on this CPU, with a section open.
+    pub(crate) unsafe fn end_turn(&self, me: &'static Thread) {
+        // SAFETY: as promised by the caller.
+        let is_over = unsafe { self.local(|local| local.run_queue.tick(me)) };
+        self.sections.turn_is_over.store(is_over, Ordering::Relaxed);
+    }
+
     /// Whether threads are ready that were not picked.
     ///
     /// # Safety
@@ -744,7 +764,7 @@ impl Cpu {
         }
         thread.seen.set_state(ThreadState::Ready);
         self.scheduler.note(|| Kind::Wake { thread: thread.seen.id() });
-        local.run_queue.push(thread, thread.seen.priority());
+        local.run_queue.push(thread);
     }
 
     /// The thread, which is on this CPU and calls this, is about to sleep on `channel`.

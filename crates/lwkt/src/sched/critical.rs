@@ -189,7 +189,10 @@ impl Cpu {
             if self.sections.ticked.load(Ordering::Relaxed) {
                 // Another tick in between is the same one.
                 self.sections.ticked.store(false, Ordering::Relaxed);
-                self.sections.turn_is_over.store(true, Ordering::Relaxed);
+                if let Some(me) = self.current() {
+                    // SAFETY: the caller is the running thread.
+                    unsafe { self.end_turn(me) };
+                }
                 ipis.tick();
             } else {
                 ipis.drain();

@@ -27,6 +27,7 @@ mod migrate;
 mod overflow;
 #[expect(unsafe_code, reason = "lends a CPU its value")]
 mod per_cpu;
+mod policy;
 mod preempt;
 #[expect(unsafe_code, reason = "as `link`, for a static")]
 mod registry;
@@ -47,6 +48,7 @@ pub use info::{CpuStats, ThreadId, ThreadInfo, ThreadState};
 pub use ipis::{Ipis, SchedulerCpus};
 pub use migrate::Descheduled;
 pub use per_cpu::PerCpu;
+pub use policy::{Policy, ReadyThread};
 #[cfg(not(loom))]
 pub use preempt::enable_preemption;
 pub use registry::{current, overflowed_at};

@@ -17,6 +17,7 @@ use crate::sched::handle::Handle;
 use crate::sched::info::{CpuStats, ThreadId, ThreadInfo};
 use crate::sched::ipis::{Ipis, SchedulerCpus};
 use crate::sched::link::AtomicRef;
+use crate::sched::policy::Policy;
 use crate::sched::registry;
 use crate::sched::stack_size::StackSize;
 use crate::sched::thread::Thread;
@@ -46,6 +47,23 @@ impl Scheduler {
     ///
     /// It is leaked on purpose, one for each machine, and with it the platform.
     pub fn new(platform: Arc<dyn Platform>, config: Config) -> Result<&'static Self, ConfigError> {
+        Self::make(platform, config, &mut |_| None)
+    }
+
+    /// The same, with a policy for each CPU that says in which order its threads run.
+    pub fn with_policy(
+        platform: Arc<dyn Platform>,
+        config: Config,
+        policy: &mut dyn FnMut(CpuId) -> Box<dyn Policy>,
+    ) -> Result<&'static Self, ConfigError> {
+        Self::make(platform, config, &mut |cpu| Some(policy(cpu)))
+    }
+
+    fn make(
+        platform: Arc<dyn Platform>,
+        config: Config,
+        policy: &mut dyn FnMut(CpuId) -> Option<Box<dyn Policy>>,
+    ) -> Result<&'static Self, ConfigError> {
         StackSize::for_bytes(config.stack_bytes).map_err(ConfigError::Stack)?;
         let count = platform.count();
         if count == 0 {
@@ -65,7 +83,7 @@ impl Scheduler {
             trace: Trace::new(count, config.trace_events),
         }));
         for ((id, cpu), attention) in (0..).map(CpuId).zip(&scheduler.cpus).zip(attention) {
-            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler, attention)))));
+            cpu.store(Some(Box::leak(Box::new(Cpu::new(id, scheduler, attention, policy(id))))));
         }
         registry::add(scheduler);
         Ok(scheduler)

@@ -14,6 +14,7 @@ pub(crate) struct Seen {
     id: AtomicU64,
     name: [AtomicU64; 4],
     priority: AtomicU8,
+    sub_priority: AtomicU8,
     state: AtomicU8,
     pub(crate) switches: Counter,
     pub(crate) wakes: Counter,
@@ -32,6 +33,7 @@ impl Seen {
             to.store(word, Ordering::Relaxed);
         }
         self.priority.store(spec.priority.get(), Ordering::Relaxed);
+        self.sub_priority.store(spec.sub_priority, Ordering::Relaxed);
         self.set_state(ThreadState::New);
         for counter in [&self.switches, &self.wakes, &self.run_ns] {
             counter.set(0);
@@ -68,6 +70,11 @@ impl Seen {
 
     pub(crate) fn priority(&self) -> Priority {
         Priority::new(self.priority.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn sub_priority(&self) -> u8 {
+        self.sub_priority.load(Ordering::Relaxed)
     }
 
     pub(crate) fn name(&self) -> Name {

@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 use core::panic::Location;
+// `core`'s atomic, not the facade's: it is one CPU's.
+use core::sync::atomic::AtomicBool as OwnBool;
 use core::task::{RawWaker, RawWakerVTable, Waker};
 
 use dfly_hal::Instant;
@@ -41,6 +43,8 @@ pub(crate) struct Thread {
     pub(crate) home: &'static Cpu,
     /// The CPU that the thread belongs to: written by that CPU, or by who spawns.
     cpu: AtomicRef<Cpu>,
+    /// A policy has been told that it is ready. Of its CPU.
+    queued: OwnBool,
     /// For who was given the thread.
     pub(crate) parting: Parting,
     pub(crate) context: Context,
@@ -74,6 +78,11 @@ impl Node for Thread {
     fn hook(&self) -> &Hook<Self> {
         &self.hook
     }
+
+    #[inline]
+    fn rank(&self) -> u8 {
+        self.seen.sub_priority()
+    }
 }
 
 impl Sleeper for Thread {
@@ -99,6 +108,14 @@ impl Thread {
         self.cpu.store(cpu);
     }
 
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_queued(&self, queued: bool) {
+        self.queued.store(queued, Ordering::Relaxed);
+    }
+
     /// An empty slot.
     pub(crate) fn new(cpu: &'static Cpu, stack: Stack) -> Self {
         Self {
@@ -106,6 +123,7 @@ impl Thread {
             timer: AtomicU64::new(NO_TIMER),
             home: cpu,
             cpu: AtomicRef::none(),
+            queued: OwnBool::new(false),
             parting: Parting::new(),
             context: Context::new(),
             stack,

@@ -17,6 +17,9 @@ const WOKEN: u8 = 3;
 /// What is on a wake list or a run queue: never on two of them, never freed.
 pub(crate) trait Node: Sync + Sized + 'static {
     fn hook(&self) -> &Hook<Self>;
+
+    /// How important it is among its equals.
+    fn rank(&self) -> u8;
 }
 
 /// The part of a thread that wakers touch.
