@@ -361,6 +361,10 @@ impl Cpu {
             self.sections.open();
             // SAFETY: the role is ours, and this is the idle context.
             let next = unsafe { self.pick() };
+            // SAFETY: as above.
+            if let Some(fault) = unsafe { self.local(|local| local.run_queue.take_fault()) } {
+                fault.raise();
+            }
             if next.is_some() {
                 // SAFETY: as above, and the thread is suspended: it was on the run queue.
                 unsafe { self.switch(None, next, now) };
@@ -368,12 +372,7 @@ impl Cpu {
             }
             // SAFETY: as above.
             let waits_for_tokens = next.is_none() && unsafe { self.any_is_ready() };
-            // SAFETY: as above.
-            let fault = unsafe { self.local(|local| local.run_queue.take_fault()) };
             self.leave();
-            if let Some(fault) = fault {
-                fault.raise();
-            }
             if waits_for_tokens {
                 // Whoever has the tokens of those that are ready does not say when they come free.
                 backoff.snooze();
