@@ -241,6 +241,12 @@ pub enum MountError {
     /// The volume that holds the root of everything is not among those given.
     #[error("the root volume, number 0, is missing")]
     NoRootVolume,
+    /// The file system can be read, but not written.
+    #[error("cannot be mounted for writing: {why}")]
+    NotWritable {
+        /// What is in the way.
+        why: &'static str,
+    },
     /// The UNDO FIFO of a crashed file system could not be applied, or the root could not be read.
     #[error(transparent)]
     Read(#[from] Error),

@@ -1,14 +1,19 @@
 //! The file system: mounted volumes, served through `vfs`.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 
 use dfly_bio::BlockDevice;
 use dfly_hal::Wait;
+use dfly_hal::sync::WaitGuard;
 use dfly_hal::sync::atomic::{AtomicU64, Ordering};
 use dfly_vfs as vfs;
-use dfly_vfs::{Access, Attr, Call, Entry, Errno, Kind, MountFlags, Name, NodeId, OpenId, Opened, StatFs};
+use dfly_vfs::{
+    Access, Attr, Call, DeviceNumber, Entry, Errno, FileFlags, Kind, MountFlags, Name, NodeId, OpenId,
+    Opened, SetAttr, Special, StatFs, WriteAt,
+};
 
 use crate::directory::{self, Entries};
 use crate::error::{Error, MountError};
@@ -22,7 +27,8 @@ use crate::ondisk::volume::VolumeHeader;
 use crate::ondisk::{BIG_BLOCK_SIZE, BUFFER_SIZE, MAX_NAME};
 use crate::pages::{CacheStats, Pages};
 use crate::pfs::{self, Pfs, Snapshot};
-use crate::recovery::{self, Recovery};
+use crate::recovery::{self, Recovered, Recovery};
+use crate::write::{self, Birth, Engine, Farewell, Live, Op, WallClock, WriteStats, Writer};
 use crate::{file, mount};
 
 /// Whether a mount undoes what a crash left half done.
@@ -66,6 +72,8 @@ pub struct Hammer {
     fsid: u32,
     /// See [`Self::fsid_of`].
     last_fsid: AtomicU64,
+    /// `None` in a read-only mount.
+    writer: Option<Writer>,
 }
 
 impl Hammer {
@@ -78,23 +86,91 @@ impl Hammer {
         options: MountOptions,
         w: &mut dyn Wait,
     ) -> Result<Self, MountError> {
-        let (volumes, header) = mount::open_volumes(devices, w)?;
-        let pages = Pages::new((options.cache_bytes / BUFFER_SIZE).max(4 * BATCH))?;
-        let mut media = Media::new(volumes, header, pages);
-        let mut recovery = Recovery::default();
-        if options.recovery == RecoveryMode::InMemory {
-            let recovered = recovery::recover(&media, w)?;
-            media.recover(recovered.overlay, recovered.header);
-            recovery = recovered.found;
-        }
-        let in_place_times = if recovery.crashed { InPlaceTimes::Untrusted } else { InPlaceTimes::Trusted };
-        let (view, last_fsid) = (options.view, AtomicU64::new(0));
-        let mut fs = Self { media, recovery, view, in_place_times, fsid: 0, last_fsid };
+        let (mut fs, _) = Self::look(devices, options, w)?;
         // Proves that the tree can be entered.
         if options.recovery == RecoveryMode::InMemory {
             fs.fsid = fs.fsid_of(w, 0)?;
         }
         Ok(fs)
+    }
+
+    /// Mounts the file system on `devices` for reading and writing; `clock` tells the time of day. Blocks.
+    ///
+    /// What a crash left half done is undone on the disk. Of `options`, recovery is always done, and the view is the current
+    /// one. Nothing but [`sync`](vfs::FileSystem::sync), [`fsync`](vfs::FileSystem::fsync), [`unmount`](Self::unmount)
+    /// and a full group of changes makes this file system write.
+    ///
+    /// # Errors
+    /// As [`Self::mount`]; [`MountError::NotWritable`] for what can only be read.
+    pub fn mount_writable(
+        devices: &[Arc<dyn BlockDevice>],
+        options: MountOptions,
+        clock: Box<dyn WallClock>,
+        w: &mut dyn Wait,
+    ) -> Result<Self, MountError> {
+        let options = MountOptions { recovery: RecoveryMode::InMemory, view: View::Current, ..options };
+        let (mut fs, recovered) = Self::look(devices, options, w)?;
+        let recovered = recovered.ok_or(Error::NoMemory)?;
+        let version = fs.media.header().vol_version.get();
+        if !write::VERSIONS.contains(&version) {
+            return Err(MountError::NotWritable { why: "its version is not 6 or 7" });
+        }
+        if recovered.found.redo_pending {
+            return Err(MountError::NotWritable {
+                why: "changes wait in the REDO log, which only reading can do without",
+            });
+        }
+        fs.fsid = fs.fsid_of(w, 0)?;
+        let dirty = fs.cache_stats().capacity_pages / 4;
+        let engine = Engine::start(&mut fs.media, w, &recovered, dirty)?;
+        fs.in_place_times = InPlaceTimes::Trusted;
+        fs.writer = Some(Writer::new(engine, clock));
+        Ok(fs)
+    }
+
+    /// Makes everything durable and ends the mount. Without it, what was not synced may be lost. May block.
+    ///
+    /// # Errors
+    /// As [`sync`](vfs::FileSystem::sync): the mount ends all the same.
+    pub fn unmount(self, w: &mut dyn Wait) -> Result<(), Error> {
+        match &self.writer {
+            Some(writer) => {
+                writer.reap(&self.media, w)?;
+                writer.sync(&self.media, w)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn look(
+        devices: &[Arc<dyn BlockDevice>],
+        options: MountOptions,
+        w: &mut dyn Wait,
+    ) -> Result<(Self, Option<Recovered>), MountError> {
+        let (volumes, header) = mount::open_volumes(devices, w)?;
+        let pages = Pages::new((options.cache_bytes / BUFFER_SIZE).max(4 * BATCH))?;
+        let mut media = Media::new(volumes, header, pages);
+        let mut recovered = None;
+        if options.recovery == RecoveryMode::InMemory {
+            let mut found = recovery::recover(&media, w)?;
+            media.recover(core::mem::take(&mut found.overlay), found.header.clone());
+            recovered = Some(found);
+        }
+        let recovery = recovered.as_ref().map(|r| r.found).unwrap_or_default();
+        let in_place_times = if recovery.crashed { InPlaceTimes::Untrusted } else { InPlaceTimes::Trusted };
+        let (view, last_fsid) = (options.view, AtomicU64::new(0));
+        let fs = Self { media, recovery, view, in_place_times, fsid: 0, last_fsid, writer: None };
+        Ok((fs, recovered))
+    }
+
+    /// Keeps writers out while a reader is on its way through the tree. May block.
+    fn share(&self, w: &mut dyn Wait) -> Option<WaitGuard<'_, ()>> {
+        Some(self.writer.as_ref()?.gate.share(w))
+    }
+
+    /// Who changes things, if this mount may.
+    fn writer(&self) -> vfs::Result<&Writer> {
+        Ok(self.writer.as_ref().ok_or(Errno::EROFS)?)
     }
 
     /// The headers of the volumes, by number; the root volume's as it lies on the disk.
@@ -117,23 +193,31 @@ impl Hammer {
         self.media.pages().stats()
     }
 
-    /// The nodes of the B-tree, with verdicts.
+    /// What was written; `None` in a read-only mount. May block.
+    pub fn write_stats(&self, w: &mut dyn Wait) -> Option<WriteStats> {
+        self.writer.as_ref().map(|writer| writer.stats(w))
+    }
+
+    /// The nodes of the B-tree, with verdicts. In a writable mount: after a sync, and while nobody writes.
     pub fn nodes(&self) -> Nodes<'_> {
         Nodes::new(&self.media)
     }
 
     /// All pseudo file systems, destroyed ones included. May block.
     pub fn pseudo_file_systems(&self, w: &mut dyn Wait) -> Result<Vec<Pfs>, Error> {
+        let _shared = self.share(w);
         pfs::list(&self.media, w)
     }
 
     /// The snapshots of a pseudo file system, oldest first. May block.
     pub fn snapshots(&self, w: &mut dyn Wait, pfs: u16) -> Result<Vec<Snapshot>, Error> {
+        let _shared = self.share(w);
         pfs::snapshots(&self.media, w, pfs)
     }
 
     /// The configuration text of a pseudo file system, if it has one. May block.
     pub fn config(&self, w: &mut dyn Wait, pfs: u16) -> Result<Option<Vec<u8>>, Error> {
+        let _shared = self.share(w);
         pfs::config(&self.media, w, pfs)
     }
 
@@ -144,6 +228,7 @@ impl Hammer {
         node: NodeId,
         out: &mut dyn FnMut(Version),
     ) -> Result<(), Error> {
+        let _shared = self.share(w);
         history::versions(&self.media, w, node.into(), out)
     }
 
@@ -153,7 +238,7 @@ impl Hammer {
         let id = ObjectId::from(node);
         match Object::load(&self.media, w, id)? {
             Some(object) => Ok(object),
-            None if id.is_root() => Err(Errno::ESTALE.into()),
+            None if id.is_root() || self.writer.is_some() => Err(Errno::ESTALE.into()),
             None => Ok(Object::missing(id)),
         }
     }
@@ -277,40 +362,51 @@ impl vfs::FileSystem for Hammer {
         ObjectId::root(0, self.view).into()
     }
 
-    fn statfs(&self, _: &mut Call<'_>) -> vfs::Result<StatFs> {
+    fn statfs(&self, c: &mut Call<'_>) -> vfs::Result<StatFs> {
         let header = self.media.header();
+        let (free, inodes) = match &self.writer {
+            Some(writer) => writer.figures(c.wait),
+            None => (header.vol0_stat_freebigblocks.get(), header.vol0_stat_inodes.get()),
+        };
         let buffers = |big_blocks: i64| {
             u64::try_from(big_blocks).unwrap_or(0).saturating_mul(BIG_BLOCK_SIZE / BUFFER_SIZE as u64)
         };
         let mut figures = StatFs::new("hammer");
         figures.block_bytes = BUFFER_SIZE as u32;
         figures.blocks = buffers(header.vol0_stat_bigblocks.get());
-        figures.blocks_free = buffers(header.vol0_stat_freebigblocks.get());
+        figures.blocks_free = buffers(free);
         figures.blocks_available = figures.blocks_free;
-        figures.files = u64::try_from(header.vol0_stat_inodes.get()).unwrap_or(0);
+        figures.files = u64::try_from(inodes).unwrap_or(0);
         figures.name_max_bytes = MAX_NAME as u32;
         figures.fsid = self.fsid.into();
-        figures.flags = MountFlags::READ_ONLY | MountFlags::NO_ATIME;
+        figures.flags = MountFlags::NO_ATIME;
+        if self.writer.is_none() {
+            figures.flags |= MountFlags::READ_ONLY;
+        }
         Ok(figures)
     }
 
     fn getattr(&self, c: &mut Call<'_>, node: NodeId) -> vfs::Result<Attr> {
+        let _shared = self.share(c.wait);
         let object = self.object(c.wait, node)?;
         self.attr(c.wait, &object)
     }
 
     fn nresolve(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>) -> vfs::Result<Attr> {
+        let _shared = self.share(c.wait);
         let object = self.resolve(c.wait, dir, name.as_bytes())?;
         self.attr(c.wait, &object)
     }
 
     fn nlookupdotdot(&self, c: &mut Call<'_>, dir: NodeId) -> vfs::Result<Attr> {
+        let _shared = self.share(c.wait);
         let dir = self.directory(c.wait, dir)?;
         let parent = Object::load(&self.media, c.wait, self.parent(&dir))?.ok_or(Errno::ENOENT)?;
         self.attr(c.wait, &parent)
     }
 
     fn readlink(&self, c: &mut Call<'_>, node: NodeId, out: &mut vfs::LinkSink<'_>) -> vfs::Result<()> {
+        let _shared = self.share(c.wait);
         let link = self.object(c.wait, node)?;
         if link.obj_type() != ObjType::SYMLINK {
             return Err(Errno::EINVAL.into());
@@ -323,15 +419,26 @@ impl vfs::FileSystem for Hammer {
     }
 
     fn open(&self, c: &mut Call<'_>, node: NodeId, how: Access) -> vfs::Result<Opened> {
-        self.object(c.wait, node)?;
+        let _shared = self.share(c.wait);
+        let object = self.object(c.wait, node)?;
         if how != Access::Read {
-            return Err(Errno::EROFS.into());
+            if self.writer.is_none() || object.id.view != View::Current {
+                return Err(Errno::EROFS.into());
+            }
+            if object.obj_type() == ObjType::DIRECTORY {
+                return Err(Errno::EISDIR.into());
+            }
         }
-        // Nothing here can go away while it is open.
-        Ok(Opened { open: OpenId(0), node })
+        // In a read-only mount nothing can go away while it is open.
+        let open = self.writer.as_ref().map_or(0, |writer| writer.open(object.id));
+        Ok(Opened { open: OpenId(open), node })
     }
 
-    fn close(&self, _: OpenId) {}
+    fn close(&self, open: OpenId) {
+        if let Some(writer) = &self.writer {
+            writer.close(open.0);
+        }
+    }
 
     fn read(
         &self,
@@ -341,6 +448,7 @@ impl vfs::FileSystem for Hammer {
         len: u64,
         out: &mut vfs::ReadSink<'_>,
     ) -> vfs::Result<u64> {
+        let _shared = self.share(c.wait);
         let file = self.file(c.wait, node)?;
         let end = file.inode.size.get().min(offset.saturating_add(len));
         if offset >= end {
@@ -350,6 +458,7 @@ impl vfs::FileSystem for Hammer {
     }
 
     fn next_data(&self, c: &mut Call<'_>, node: NodeId, offset: u64) -> vfs::Result<Option<Range<u64>>> {
+        let _shared = self.share(c.wait);
         let file = self.file(c.wait, node)?;
         Ok(file::next_data(&self.media, c.wait, &file, offset)?)
     }
@@ -361,6 +470,7 @@ impl vfs::FileSystem for Hammer {
         cookie: u64,
         out: &mut vfs::DirSink<'_>,
     ) -> vfs::Result<()> {
+        let _shared = self.share(c.wait);
         let dir = self.directory(c.wait, dir)?;
         let parent = self.parent(&dir);
         for (i, name, id) in [(0, &b"."[..], dir.id), (1, b"..", parent)] {
@@ -387,9 +497,173 @@ impl vfs::FileSystem for Hammer {
         }
         Ok(())
     }
+
+    fn ncreate(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>, mode: u16) -> vfs::Result<Attr> {
+        self.create(c, dir, name, ObjType::REGULAR, mode, DeviceNumber::default(), &[])
+    }
+
+    fn nmkdir(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>, mode: u16) -> vfs::Result<Attr> {
+        self.create(c, dir, name, ObjType::DIRECTORY, mode, DeviceNumber::default(), &[])
+    }
+
+    fn nmknod(
+        &self,
+        c: &mut Call<'_>,
+        dir: NodeId,
+        name: Name<'_>,
+        what: Special,
+        mode: u16,
+    ) -> vfs::Result<Attr> {
+        let (obj_type, device) = match what {
+            Special::Fifo => (ObjType::FIFO, DeviceNumber::default()),
+            Special::Socket => (ObjType::SOCKET, DeviceNumber::default()),
+            Special::CharDevice(device) => (ObjType::CHAR_DEVICE, device),
+            Special::BlockDevice(device) => (ObjType::BLOCK_DEVICE, device),
+        };
+        self.create(c, dir, name, obj_type, mode, device, &[])
+    }
+
+    fn nsymlink(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>, target: &[u8]) -> vfs::Result<Attr> {
+        if target.len() >= vfs::PATH_MAX {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        self.create(c, dir, name, ObjType::SYMLINK, 0o777, DeviceNumber::default(), target)
+    }
+
+    fn nlink(&self, c: &mut Call<'_>, node: NodeId, dir: NodeId, name: Name<'_>) -> vfs::Result<Attr> {
+        let id = ObjectId::from(node);
+        let linked = self.change(c.wait, |op, w| {
+            op.link(w, id, dir.into(), name.as_bytes())?;
+            op.living(w, id)
+        })?;
+        self.attr_of(c.wait, &linked)
+    }
+
+    fn nremove(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>) -> vfs::Result<()> {
+        self.part(c.wait, |op, w, is_open| op.unlink(w, dir.into(), name.as_bytes(), is_open))
+    }
+
+    fn nrmdir(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>) -> vfs::Result<()> {
+        self.part(c.wait, |op, w, is_open| op.remove_directory(w, dir.into(), name.as_bytes(), is_open))
+    }
+
+    fn nrename(&self, c: &mut Call<'_>, from: (NodeId, Name<'_>), to: (NodeId, Name<'_>)) -> vfs::Result<()> {
+        let place = |(dir, name): (NodeId, Name<'_>)| (ObjectId::from(dir), Vec::from(name.as_bytes()));
+        let (from, to) = (place(from), place(to));
+        self.part(c.wait, |op, w, is_open| op.rename(w, (from.0, &from.1), (to.0, &to.1), is_open))
+    }
+
+    fn setattr(&self, c: &mut Call<'_>, node: NodeId, change: &SetAttr) -> vfs::Result<Attr> {
+        let id = ObjectId::from(node);
+        let cred = c.cred;
+        loop {
+            let (times, fsid) = (self.in_place_times, self.fsid);
+            let done = self.change(c.wait, |op, w| {
+                let live = op.living(w, id)?;
+                let now = vfs::Timestamp::from_micros(i64::try_from(op.now_us).unwrap_or(i64::MAX));
+                let old = Object::of(id, live.inode).attr(fsid.into(), times);
+                let new = change.apply(&old, &cred, now)?;
+                // The size first, then the rest of what it leads to.
+                if let Some(size) = change.size {
+                    let file = op.file(w, id)?;
+                    if !op.truncate(w, &file, size)? {
+                        return Ok(None);
+                    }
+                }
+                let live = op.living(w, id)?;
+                op.set_attributes(w, &live, change, &new)?;
+                Ok(Some(op.living(w, id)?))
+            })?;
+            if let Some(changed) = done {
+                return self.attr_of(c.wait, &changed);
+            }
+        }
+    }
+
+    fn write(&self, c: &mut Call<'_>, node: NodeId, at: WriteAt, data: &[u8]) -> vfs::Result<usize> {
+        let id = ObjectId::from(node);
+        self.change(c.wait, |op, w| {
+            let file = op.file(w, id)?;
+            let flags = file.flags();
+            let start = match at {
+                WriteAt::Offset(offset) => offset,
+                WriteAt::End => file.inode.size.get(),
+            };
+            let appends = start >= file.inode.size.get();
+            if flags.intersects(FileFlags::IMMUTABLE) || flags.intersects(FileFlags::APPEND) && !appends {
+                return Err(Errno::EPERM.into());
+            }
+            if data.is_empty() {
+                return Ok(0);
+            }
+            op.write_file(w, &file, start, data)
+        })
+    }
+
+    fn fsync(&self, c: &mut Call<'_>, _: NodeId) -> vfs::Result<()> {
+        self.sync(c)
+    }
+
+    fn sync(&self, c: &mut Call<'_>) -> vfs::Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        writer.reap(&self.media, c.wait)?;
+        Ok(writer.sync(&self.media, c.wait)?)
+    }
 }
 
 impl Hammer {
+    /// The attributes that an operation has left. May block.
+    fn attr_of(&self, w: &mut dyn Wait, object: &Live) -> vfs::Result<Attr> {
+        let _shared = self.share(w);
+        self.attr(w, &Object::of(object.id, object.inode))
+    }
+
+    /// One operation of a writable mount. May block.
+    fn change<R>(
+        &self,
+        w: &mut dyn Wait,
+        work: impl FnOnce(&mut Op<'_, '_>, &mut dyn Wait) -> vfs::Result<R>,
+    ) -> vfs::Result<R> {
+        let writer = self.writer()?;
+        writer.reap(&self.media, w)?;
+        writer.operate(&self.media, w, work)
+    }
+
+    /// One that may leave an object without a name. May block.
+    fn part(
+        &self,
+        w: &mut dyn Wait,
+        work: impl FnOnce(&mut Op<'_, '_>, &mut dyn Wait, &dyn Fn(ObjectId) -> bool) -> vfs::Result<Farewell>,
+    ) -> vfs::Result<()> {
+        let writer = self.writer()?;
+        match self.change(w, |op, w| work(op, w, &|id| writer.is_open(id)))? {
+            Farewell::Done => Ok(()),
+            Farewell::Nameless(id) => {
+                writer.leave(id);
+                Ok(writer.reap(&self.media, w)?)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what there is to say about a new object")]
+    fn create(
+        &self,
+        c: &mut Call<'_>,
+        dir: NodeId,
+        name: Name<'_>,
+        obj_type: ObjType,
+        mode: u16,
+        device: DeviceNumber,
+        target: &[u8],
+    ) -> vfs::Result<Attr> {
+        let birth = Birth { obj_type, mode, uid: c.cred.uid, device, target };
+        let made = self.change(c.wait, |op, w| {
+            let id = op.create(w, dir.into(), name.as_bytes(), &birth)?;
+            op.living(w, id)
+        })?;
+        self.attr_of(c.wait, &made)
+    }
+
     fn file(&self, w: &mut dyn Wait, node: NodeId) -> vfs::Result<Object> {
         let file = self.object(w, node)?;
         match file.obj_type() {

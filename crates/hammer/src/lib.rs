@@ -67,7 +67,6 @@ mod pfs;
 mod record;
 mod recovery;
 pub mod salvage;
-#[cfg_attr(not(test), expect(dead_code, reason = "no mount is writable yet"))]
 mod write;
 
 pub use error::{Error, MountError, Structure};
@@ -78,3 +77,4 @@ pub use ondisk::node::{Key, Tid};
 pub use pages::CacheStats;
 pub use pfs::{Pfs, Snapshot};
 pub use recovery::Recovery;
+pub use write::{WallClock, WriteStats};

@@ -105,7 +105,12 @@ impl Object {
         let key = id.key(LOCALIZE_INODE, RecType::INODE, 0);
         let Some(e) = btree::lookup(media, w, &key, id.view.tid())? else { return Ok(None) };
         let record = Record::load(media, w, &e)?;
-        Ok(Some(Self { id, inode: *record.view()?, fileid: id.obj_id as u64 }))
+        Ok(Some(Self::of(id, *record.view()?)))
+    }
+
+    /// The object with this inode.
+    pub(crate) fn of(id: ObjectId, inode: InodeData) -> Self {
+        Self { id, inode, fileid: id.obj_id as u64 }
     }
 
     /// The object that an inode describes.

@@ -6,7 +6,7 @@
 //! 4. The metadata is written, in the order of its addresses.
 //!
 //! So what a crash leaves is undone back to a commit, never to the middle of one: before 3 is durable, perhaps one group
-//! more than after. [`Engine::settle`] makes the last group permanent: a flush, a header that needs no record any more,
+//! more than after. A [`Settlement`] makes the last group permanent: a flush, a header that needs no record any more,
 //! and a flush.
 
 use alloc::vec::Vec;
@@ -41,33 +41,56 @@ pub(crate) struct Commit {
     end: u64,
 }
 
+/// A group that is on the disk.
+pub(crate) struct Committed {
+    number: u64,
+    end: u64,
+    data_pages: u64,
+    metadata_pages: u64,
+}
+
+/// A header that makes all commits permanent.
+pub(crate) struct Settlement {
+    group: u64,
+    header: Frozen,
+}
+
+impl Commit {
+    /// Brings the group to the disk. May block.
+    pub(super) fn write(self, media: &Media, w: &mut dyn Wait) -> Result<Committed, Error> {
+        let Self { number, pages, undo, header, end } = self;
+        let (data_pages, metadata_pages) = (pages.data.len() as u64, pages.metadata.len() as u64);
+        media.write(w, pages.data.into_iter().chain(undo))?;
+        media.flush(w)?;
+        media.write(w, core::iter::once((Place::Header, header)).chain(pages.metadata))?;
+        Ok(Committed { number, end, data_pages, metadata_pages })
+    }
+}
+
+impl Settlement {
+    /// Makes all commits permanent; returns the last one. May block.
+    pub(super) fn write(self, media: &Media, w: &mut dyn Wait) -> Result<u64, Error> {
+        media.flush(w)?;
+        media.write(w, core::iter::once((Place::Header, self.header)))?;
+        media.flush(w)?;
+        Ok(self.group)
+    }
+}
+
 impl Engine {
-    /// Makes the open group part of what a crash leaves, though perhaps undone (see [`Self::settle`]). May block.
-    pub(crate) fn commit(&mut self, media: &Media, w: &mut dyn Wait) -> Result<(), Error> {
-        if self.halted {
-            return Err(Error::Halted);
-        }
+    /// Closes the open group and opens the next one. Nobody reads meanwhile, and the commit before is on the disk. May
+    /// block.
+    pub(super) fn freeze(&mut self, media: &Media, w: &mut dyn Wait) -> Result<Option<Commit>, Error> {
+        self.check()?;
         if self.group.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let done = self.freeze(media, w).and_then(|commit| self.write_out(media, w, commit));
-        self.halted |= done.is_err();
-        done
+        let frozen = self.freeze_group(media, w);
+        self.halted |= frozen.is_err();
+        frozen.map(Some)
     }
 
-    /// Makes everything that was done durable for good. May block.
-    pub(crate) fn sync(&mut self, media: &Media, w: &mut dyn Wait) -> Result<(), Error> {
-        self.commit(media, w)?;
-        if self.settled < self.group.number - 1 {
-            let done = self.settle(media, w);
-            self.halted |= done.is_err();
-            done?;
-        }
-        Ok(())
-    }
-
-    /// Closes the open group and opens the next one.
-    fn freeze(&mut self, media: &Media, w: &mut dyn Wait) -> Result<Commit, Error> {
+    fn freeze_group(&mut self, media: &Media, w: &mut dyn Wait) -> Result<Commit, Error> {
         self.group.seal(media, w)?;
         let next = Group::new(self.group.number + 1, self.figures.next_tid());
         let group = core::mem::replace(&mut self.group, next);
@@ -80,49 +103,59 @@ impl Engine {
         self.figures_into(media, &mut new);
         self.undo.log_changes(Offset::new(Zone::RAW_VOLUME, 0, 0), old.as_bytes(), new.as_bytes())?;
         let end = self.undo.position();
-        self.stats.undo_bytes += (end + self.undo.size() - from) % self.undo.size().max(1);
+        let logged = (end + self.undo.size() - from) % self.undo.size().max(1);
+        // Three groups' records must be there at once. Nothing is written yet: an operation was larger than any should be.
+        if logged > self.undo.size() / 3 {
+            let at = Offset::new(Zone::UNDO, 0, end);
+            return Err(Error::corrupt(Structure::Fifo, at, "a group of changes is too large for the FIFO"));
+        }
+        self.stats.undo_bytes += logged;
         // From here on nothing that changes is logged.
         new.vol0_next_tid = self.figures.last_tid.0.into();
         self.put_header(media, &mut new, self.first, end)?;
-        let header = self.header.freeze();
         let undo = self.undo.take_buffers()?;
-        Ok(Commit { number, pages, undo, header, end })
+        Ok(Commit { number, pages, undo, header: self.header.freeze(), end })
     }
 
-    /// Brings a group to the disk.
-    fn write_out(&mut self, media: &Media, w: &mut dyn Wait, commit: Commit) -> Result<(), Error> {
-        let Commit { number, pages, undo, header, end } = commit;
-        self.stats.data_pages += pages.data.len() as u64;
-        self.stats.metadata_pages += pages.metadata.len() as u64;
-        media.write(w, pages.data.into_iter().chain(undo))?;
-        media.flush(w)?;
-        // The header of the commit before is durable now.
+    /// Takes note of what became of a commit.
+    pub(super) fn committed(&mut self, outcome: Result<Committed, Error>) -> Result<(), Error> {
+        self.halted |= outcome.is_err();
+        let done = outcome?;
+        // The flush in it was one for the header of the commit before.
         self.fences.lift(self.settled);
-        media.write(w, core::iter::once((Place::Header, header)).chain(pages.metadata))?;
-        self.first = end;
-        self.settled = number - 1;
-        self.stats.flushes += 1;
+        self.settled = done.number - 1;
+        self.first = done.end;
         self.stats.commits += 1;
+        self.stats.flushes += 1;
+        self.stats.data_pages += done.data_pages;
+        self.stats.metadata_pages += done.metadata_pages;
         Ok(())
     }
 
-    /// Makes all commits permanent.
-    fn settle(&mut self, media: &Media, w: &mut dyn Wait) -> Result<(), Error> {
-        media.flush(w)?;
-        self.write_settled_header(media, w)?;
-        media.flush(w)?;
-        self.stats.flushes += 2;
-        self.settled = self.group.number - 1;
+    /// What is left to do so that no crash undoes a commit. All commits are on the disk.
+    pub(super) fn settlement(&mut self, media: &Media) -> Result<Option<Settlement>, Error> {
+        self.check()?;
+        let group = self.group.number - 1;
+        if self.settled == group {
+            return Ok(None);
+        }
+        Ok(Some(Settlement { group, header: self.settled_header(media)? }))
+    }
+
+    /// Takes note of what became of it.
+    pub(super) fn settled(&mut self, outcome: Result<u64, Error>) -> Result<(), Error> {
+        self.halted |= outcome.is_err();
+        self.settled = outcome?;
         self.fences.lift(self.settled);
+        self.stats.flushes += 2;
         Ok(())
     }
 
-    /// Writes a header that needs no record of the FIFO.
-    fn write_settled_header(&mut self, media: &Media, w: &mut dyn Wait) -> Result<(), Error> {
+    /// A header that needs no record of the FIFO.
+    fn settled_header(&mut self, media: &Media) -> Result<Frozen, Error> {
         let mut header = view(&self.header)?.clone();
         self.put_header(media, &mut header, self.first, self.first)?;
-        let header = self.header.freeze();
-        media.write(w, core::iter::once((Place::Header, header)))
+        Ok(self.header.freeze())
     }
 
     /// After a crash: writes what the UNDO records restore, and then a header that does not need them any more. A crash
@@ -141,7 +174,8 @@ impl Engine {
             media.write(w, batch)?;
         }
         media.flush(w)?;
-        self.write_settled_header(media, w)?;
+        let header = self.settled_header(media)?;
+        media.write(w, core::iter::once((Place::Header, header)))?;
         media.flush(w)
     }
 

@@ -92,7 +92,7 @@ impl Group {
         self.undo_bytes
     }
 
-    /// Takes over what an operation did. If that fails, nothing has happened. May block.
+    /// Takes over what an operation did. If that fails, but for [`Error::Halted`], nothing has happened. May block.
     pub(super) fn absorb(
         &mut self,
         media: &Media,
@@ -123,8 +123,8 @@ impl Group {
             if piece.zone == Zone::BTREE {
                 dirty.nodes |= bit;
             }
-            let patched = media.pages().patch(at.buffer(), at.in_buffer(), &*piece.bytes);
-            debug_assert!(patched.is_some(), "a pinned page has memory of its own");
+            // A pinned page has memory of its own; were it not so, half of the operation would have happened.
+            media.pages().patch(at.buffer(), at.in_buffer(), &*piece.bytes).ok_or(Error::Halted)?;
             if piece.zone == Zone::BTREE {
                 // Its checksum comes later; that it is right is known.
                 media.pages().set_pinned_node_verified(at);

@@ -1,19 +1,29 @@
 //! Writing: operations, transaction groups, commits. `DESIGN.md`, part "Writing", tells how the files work together.
 
 mod commit;
+mod content;
+mod gate;
 mod group;
+mod inode;
+mod names;
 mod op;
+mod records;
 mod space;
 mod tree;
 mod undo;
+mod writer;
 
 use dfly_bio::SharedBuf;
 use dfly_hal::Wait;
 
 use self::group::{Fences, Group};
+pub(crate) use self::inode::{Birth, Live};
+pub(crate) use self::names::Farewell;
 pub(crate) use self::op::Op;
-use self::op::{ALLOCATED_ZONES, FIRST_ALLOCATED, Figures};
+use self::op::{ALLOCATED_ZONES, Changes, FIRST_ALLOCATED, Figures};
 use self::undo::UndoWriter;
+pub use self::writer::WallClock;
+pub(crate) use self::writer::Writer;
 use crate::error::{Error, Structure};
 use crate::media::Media;
 use crate::ondisk::node::Tid;
@@ -22,7 +32,7 @@ use crate::ondisk::{Offset, Zone};
 use crate::recovery::Recovered;
 
 /// Versions that are written.
-const VERSIONS: core::ops::RangeInclusive<u32> = 6..=7;
+pub(crate) const VERSIONS: core::ops::RangeInclusive<u32> = 6..=7;
 
 /// Transaction ids step by this much: the low bits are for a number of the machine.
 const TID_STEP: u64 = 16;
@@ -36,19 +46,20 @@ pub(crate) struct Budget {
     undo_bytes: u64,
 }
 
-/// What was written since the mount.
+/// What was written since the mount. A page has 16 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WriteStats {
-    /// Groups that were committed.
-    pub(crate) commits: u64,
+#[non_exhaustive]
+pub struct WriteStats {
+    /// Transaction groups that were committed.
+    pub commits: u64,
     /// Bytes of UNDO records.
-    pub(crate) undo_bytes: u64,
-    /// Pages of file data.
-    pub(crate) data_pages: u64,
-    /// Pages of metadata.
-    pub(crate) metadata_pages: u64,
+    pub undo_bytes: u64,
+    /// Pages with file data.
+    pub data_pages: u64,
+    /// Pages with metadata.
+    pub metadata_pages: u64,
     /// Flushes of all volumes.
-    pub(crate) flushes: u64,
+    pub flushes: u64,
 }
 
 /// The writing half of a mounted file system. Whoever has it is the only one to change anything.
@@ -104,26 +115,22 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Does one operation, all of it or nothing, at `now_us` microseconds since the epoch. Commits first if the group
-    /// is full. May block.
-    pub(crate) fn operate<R, E: From<Error>>(
-        &mut self,
-        media: &Media,
-        w: &mut dyn Wait,
-        now_us: u64,
-        work: impl FnOnce(&mut Op<'_, '_>, &mut dyn Wait) -> Result<R, E>,
-    ) -> Result<R, E> {
-        if self.halted {
-            return Err(Error::Halted.into());
-        }
-        if self.is_full() {
-            self.commit(media, w)?;
-        }
-        let mut op = Op::new(media, self.group.tid, now_us, &self.fences, self.figures);
-        let answer = work(&mut op, w)?;
-        let changes = op.changes;
-        self.group.absorb(media, w, changes, &mut self.figures, &mut self.fences)?;
-        Ok(answer)
+    /// Begins an operation, at `now_us` microseconds since the epoch. If it is dropped, nothing has happened.
+    fn begin<'m>(&self, media: &'m Media, now_us: u64) -> Result<Op<'m, '_>, Error> {
+        self.check()?;
+        Ok(Op::new(media, self.group.tid, now_us, &self.fences, self.figures))
+    }
+
+    /// Makes an operation's changes part of the open group. Nobody reads meanwhile. May block.
+    fn absorb(&mut self, media: &Media, w: &mut dyn Wait, changes: Changes<'_>) -> Result<(), Error> {
+        let done = self.group.absorb(media, w, changes, &mut self.figures, &mut self.fences);
+        // Only then something of it may have happened.
+        self.halted |= done == Err(Error::Halted);
+        done
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.halted { Err(Error::Halted) } else { Ok(()) }
     }
 
     /// What was written so far.

@@ -27,6 +27,9 @@ pub(crate) const PIECE: usize = NODE_SIZE;
 pub(crate) const ALLOCATED_ZONES: usize = 4;
 pub(crate) const FIRST_ALLOCATED: u8 = Zone::BTREE.0;
 
+/// Big-blocks that are kept for removals: one for nodes, one for inodes.
+const RESERVE: i64 = 2;
+
 /// What the header says and operations change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Figures {
@@ -88,6 +91,8 @@ pub(crate) struct Op<'m, 'e> {
     /// The time, in microseconds since the epoch.
     pub(crate) now_us: u64,
     pub(super) fences: &'e Fences,
+    /// Big-blocks that it must leave free.
+    pub(super) reserve: i64,
     pub(super) changes: Changes<'m>,
 }
 
@@ -100,7 +105,12 @@ impl<'m, 'e> Op<'m, 'e> {
             fresh: HashMap::new(),
             freed: Vec::new(),
         };
-        Self { media, tid, now_us, fences, changes }
+        Self { media, tid, now_us, fences, reserve: RESERVE, changes }
+    }
+
+    /// What makes room may take the last of it: a new version of an inode, a node for it.
+    pub(crate) fn open_reserve(&mut self) {
+        self.reserve = 0;
     }
 
     /// The time in seconds, as records carry it; never 0, which stands for none.

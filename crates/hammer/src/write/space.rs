@@ -74,6 +74,9 @@ impl Op<'_, '_> {
                 at = next(at, BIG_BLOCK_SIZE);
                 continue;
             }
+            if is_free && self.changes.figures.free_big_blocks - self.fenced() <= self.reserve {
+                return Err(Error::NoSpace);
+            }
             let append = u64::from(layer2.append_off.get());
             if !is_free && at.in_big_block() < append {
                 at = Offset(at.0 - at.in_big_block() + append);
@@ -144,6 +147,11 @@ impl Op<'_, '_> {
         self.put_layer2(w, layer2_at, layer2)
     }
 
+    /// Big-blocks that are counted as free and cannot be taken yet.
+    fn fenced(&self) -> i64 {
+        (self.fences.len() + self.changes.freed.len()) as i64
+    }
+
     /// Whether the big-block of `at` may hold what a crash would bring back.
     fn is_fenced(&self, at: Offset) -> bool {
         let block = big_block(at);
@@ -154,7 +162,7 @@ impl Op<'_, '_> {
     fn layer1(&self, w: &mut dyn Wait, at: Offset) -> Result<Option<(Offset, Layer1)>, Error> {
         let map = self.media.header().vol0_blockmap.get(Zone::FREEMAP.0 as usize);
         let table = map.map_or(0, |m| m.phys_offset.get());
-        let (entry_at, entry): (_, Layer1) = self.entry(w, Offset(table), Layer1::position(at))?;
+        let (entry_at, entry): (_, Layer1) = self.table_entry(w, Offset(table), Layer1::position(at))?;
         self.verify(entry_at, entry.layer1_crc.get(), &entry, Layer1::CRC_LEN)?;
         Ok((entry.phys_offset.get() != Offset::UNAVAILABLE.0).then_some((entry_at, entry)))
     }
@@ -162,12 +170,12 @@ impl Op<'_, '_> {
     /// The entry for the big-block that holds `at`, and where it lies.
     fn layer2(&self, w: &mut dyn Wait, layer1: &Layer1, at: Offset) -> Result<(Offset, Layer2), Error> {
         let table = Offset(layer1.phys_offset.get());
-        let (entry_at, entry): (_, Layer2) = self.entry(w, table, Layer2::position(at))?;
+        let (entry_at, entry): (_, Layer2) = self.table_entry(w, table, Layer2::position(at))?;
         self.verify(entry_at, entry.entry_crc.get(), &entry, Layer2::CRC_LEN)?;
         Ok((entry_at, entry))
     }
 
-    fn entry<T: zerocopy::FromBytes + IntoBytes>(
+    fn table_entry<T: zerocopy::FromBytes + IntoBytes>(
         &self,
         w: &mut dyn Wait,
         table: Offset,

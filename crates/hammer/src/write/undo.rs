@@ -81,6 +81,7 @@ impl UndoWriter {
         self.append.checked_rem(self.size()).unwrap_or(0)
     }
 
+    #[cfg(test)]
     /// Bytes that can be appended before the record at `first` is reached.
     pub(crate) fn room_before(&self, first: u64) -> u64 {
         let used = (self.position() + self.size() - first).checked_rem(self.size()).unwrap_or(0);

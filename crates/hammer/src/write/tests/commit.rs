@@ -21,7 +21,7 @@ type State = Vec<(Key, u64)>;
 /// Some changes: insertions, ends of records, removals.
 fn change(bench: &mut Bench, dice: &mut Dice, state: &mut State) -> Result<(), Error> {
     for _ in 0..dice.roll(40) + 1 {
-        let tid = bench.engine.group.tid;
+        let tid = bench.engine().group.tid;
         match dice.roll(4) {
             0 if state.len() > 3 => {
                 // The first two are the root's inode and the pseudo file system, which have data.
@@ -162,10 +162,10 @@ fn a_failing_commit_stops_all_writing_and_what_was_synced_stays() {
                 })
             });
             assert!(matches!(failed, Some(Error::Device { volume: 0, .. })), "{op:?} {after}: {failed:?}");
-            let (writes, before) = (bench.engine.stats(), listed(&bench.check()));
+            let (writes, before) = (bench.engine().stats(), listed(&bench.check()));
             let again = change(&mut bench, &mut dice, &mut state);
             assert_eq!((again, bench.sync()), (Err(Error::Halted), Err(Error::Halted)));
-            assert_eq!((bench.engine.stats(), listed(&bench.check())), (writes, before), "it can be read");
+            assert_eq!((bench.engine().stats(), listed(&bench.check())), (writes, before), "it can be read");
             let left = Arc::new(MemDisk::from_image(512, faulty.lower().image()));
             let (media, _) = look(left, 1024).unwrap();
             let found = listed(&check(&media));
@@ -188,12 +188,12 @@ fn a_group_closes_itself_before_it_outgrows_its_share_of_the_fifo() {
     // Then changes all over the tree.
     for _ in 0..20_000 {
         let key = state[3 + dice.roll(state.len() as u64 - 3) as usize].0;
-        let tid = bench.engine.group.tid;
+        let tid = bench.engine().group.tid;
         bench.run(|op, w| op.update(w, &key, |e| e.base.delete_tid = tid.0.into())).unwrap();
-        let first = bench.engine.first;
-        assert!(bench.engine.undo.room_before(first) > bench.engine.undo.size() / 2);
+        let first = bench.engine().first;
+        assert!(bench.engine().undo.room_before(first) > bench.engine().undo.size() / 2);
     }
-    assert!(bench.engine.stats().commits > 10, "{:?}", bench.engine.stats());
+    assert!(bench.engine().stats().commits > 10, "{:?}", bench.engine().stats());
     bench.sync().unwrap();
     let state = listed(&bench.check());
     let (media, recovered) = look(disk, 4096).unwrap();

@@ -5,6 +5,7 @@ mod space;
 mod tree;
 mod undo;
 
+use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::vec;
@@ -13,8 +14,9 @@ use std::vec::Vec;
 use dfly_bio::{BlockDevice, MemDisk};
 use dfly_hal::ThreadWait;
 use dfly_hammer_image::{Builder, Format};
+use dfly_vfs::Timestamp;
 
-use super::{Engine, Op};
+use super::{Engine, Op, Writer};
 use crate::error::Error;
 use crate::inspect::Nodes;
 use crate::media::Media;
@@ -24,7 +26,7 @@ use crate::pages::Pages;
 use crate::recovery::{Recovered, recover};
 use crate::{freemap, mount};
 
-const NOW_US: u64 = 1_600_000_000_000_000;
+const NOW_US: i64 = 1_600_000_000_000_000;
 
 /// A fresh disk of `volumes`, with a FIFO of 8 MiB and nothing but a root directory.
 pub(super) fn fresh(version: u32, volume_bytes: u64) -> Arc<MemDisk> {
@@ -39,10 +41,10 @@ pub(super) fn fresh(version: u32, volume_bytes: u64) -> Arc<MemDisk> {
     Arc::new(MemDisk::from_image(512, disk))
 }
 
-/// A mounted disk with its engine.
+/// A mounted disk that is written.
 pub(super) struct Bench {
     pub(super) media: Media,
-    pub(super) engine: Engine,
+    writer: Writer,
     pub(super) w: ThreadWait,
 }
 
@@ -65,27 +67,32 @@ impl Bench {
         let mut w = ThreadWait::new();
         let (mut media, recovered) = look(disk, pages)?;
         let engine = Engine::start(&mut media, &mut w, &recovered, dirty)?;
-        Ok(Self { media, engine, w })
+        let clock = || Timestamp::from_micros(NOW_US);
+        Ok(Self { media, writer: Writer::new(engine, Box::new(clock)), w })
+    }
+
+    pub(super) fn engine(&mut self) -> &mut Engine {
+        self.writer.engine.get_mut()
     }
 
     pub(super) fn run<R>(
         &mut self,
         work: impl FnOnce(&mut Op<'_, '_>, &mut dyn dfly_hal::Wait) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.engine.operate(&self.media, &mut self.w, NOW_US, work)
+        self.writer.operate(&self.media, &mut self.w, work)
     }
 
     pub(super) fn commit(&mut self) -> Result<(), Error> {
-        self.engine.commit(&self.media, &mut self.w)
+        self.writer.commit(&self.media, &mut self.w)
     }
 
     pub(super) fn sync(&mut self) -> Result<(), Error> {
-        self.engine.sync(&self.media, &mut self.w)
+        self.writer.sync(&self.media, &mut self.w)
     }
 
     /// Checks the tree as it is in memory; returns the elements of its leaves.
     pub(super) fn check(&mut self) -> Vec<Element> {
-        self.engine.group.seal(&self.media, &mut self.w).unwrap();
+        self.writer.engine.get_mut().group.seal(&self.media, &mut self.w).unwrap();
         check(&self.media)
     }
 }

@@ -35,7 +35,7 @@ fn step(bench: &mut Bench, model: &mut BTreeMap<Key, u64>, key: Key, what: u64) 
             assert!(matches!(again, Err(Error::Corrupt { .. })), "{again:?}");
         }
         (true, 2..=3) => {
-            let tid = bench.engine.group.tid;
+            let tid = bench.engine().group.tid;
             bench
                 .run(|op, w| {
                     let (tid, now_s) = (op.tid, op.now_s());
@@ -119,12 +119,7 @@ fn a_deep_tree_splits_and_empties_on_every_level() {
         step(&mut bench, &mut model, key, 4);
     }
     assert!(bench.check().is_empty());
-    assert!(
-        bench
-            .engine
-            .operate(&bench.media, &mut bench.w, 0, |op, w| { op.node(w, op.root()).map(|n| n.is_leaf()) })
-            .unwrap()
-    );
+    assert!(bench.run(|op, w| { op.node(w, op.root()).map(|n| n.is_leaf()) }).unwrap());
     bench.sync().unwrap();
     let (media, recovered) = look(disk, 512).unwrap();
     assert!(!recovered.found.crashed);
@@ -140,7 +135,7 @@ fn an_operation_that_fails_in_its_middle_changes_nothing() {
         bench.run(|op, w| op.insert(w, &element(key))).unwrap();
     }
     bench.commit().unwrap();
-    let before = (listed(&bench.check()), bench.engine.figures);
+    let before = (listed(&bench.check()), bench.engine().figures);
     let failed = bench.run(|op, w| {
         for key in 0..200 {
             let key = Key { localization: 1, obj_id: 1000, rec_type: 1, key, create_tid: Tid(0x2_0000_0000) };
@@ -149,7 +144,7 @@ fn an_operation_that_fails_in_its_middle_changes_nothing() {
         Err::<(), _>(Error::NoSpace)
     });
     assert_eq!(failed, Err(Error::NoSpace));
-    assert_eq!((listed(&bench.check()), bench.engine.figures), before);
+    assert_eq!((listed(&bench.check()), bench.engine().figures), before);
 }
 
 proptest! {
