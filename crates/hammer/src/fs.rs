@@ -59,10 +59,14 @@ impl Default for MountOptions {
     }
 }
 
-/// A mounted HAMMER file system, read-only.
+/// A mounted HAMMER file system.
 ///
 /// Many threads may use it at once. Every operation that takes a waiter may block on the devices; none may be called from
-/// an interrupt. Nothing is ever written.
+/// an interrupt. One that changes something happens as a whole or not at all, and later operations see it at once; what a
+/// power cut leaves is a state that was there, not older than the last [`sync`](vfs::FileSystem::sync) that returned.
+///
+/// Sinks of [`read`](vfs::FileSystem::read), `readdir` and `readlink` run while writers are kept out: they must not call the
+/// file system, and should not wait.
 pub struct Hammer {
     media: Media,
     recovery: Recovery,

@@ -1,9 +1,9 @@
 //! DragonFly BSD's HAMMER file system: byte-compatible, with every yesterday of every file.
 //!
 //! [`Hammer::mount`] takes the volumes as [block devices](dfly_bio::BlockDevice) and serves them as a
-//! [file system](dfly_vfs::FileSystem), read-only for now. A path may name a time or a pseudo file system: `/@@0x...`,
-//! `file@@0x...`, `/@@-1:00001` ([`extension`]). A disk that was not unmounted is put right in memory ([`Recovery`]).
-//! Whatever a disk holds, the answer is the right bytes or a typed [`Error`].
+//! [file system](dfly_vfs::FileSystem) to read, [`Hammer::mount_writable`] to read and write. A path may name a time or a
+//! pseudo file system: `/@@0x...`, `file@@0x...`, `/@@-1:00001` ([`extension`]). A disk that was not unmounted is put right
+//! ([`Recovery`]), in memory or on the disk. Whatever a disk holds, the answer is the right bytes or a typed [`Error`].
 //!
 //! ```
 //! use dfly_bio::MemDisk;
@@ -20,8 +20,9 @@
 //!
 //! | | allocates | may block | from an interrupt | stack |
 //! |---|---|---|---|---|
-//! | [`Hammer::mount`] | yes, the cache's tables and the UNDO bytes | yes | no | 22 KiB |
-//! | operations of [`dfly_vfs::FileSystem`] | no, once the cache has its memory | yes, through the waiter | no | 9 KiB (reading; the others 7) |
+//! | [`Hammer::mount`], [`Hammer::mount_writable`] | yes, the cache's tables and the UNDO bytes | yes | no | 22 KiB |
+//! | reading operations of [`dfly_vfs::FileSystem`] | no, once the cache has its memory | yes, through the waiter | no | 9 KiB (reading; the others 7) |
+//! | writing operations | yes | yes, through the waiter | no | not measured yet |
 //! | [`Hammer::nodes`] | yes | yes | no | 16 KiB |
 //! | [`check::check`] | yes, its budget | yes | no | 16 KiB |
 //! | [`format::newfs`] | yes, 1 MiB | yes | no | 16 KiB |

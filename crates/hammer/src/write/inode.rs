@@ -67,6 +67,12 @@ impl Op<'_, '_> {
         if id.view != crate::View::Current {
             return Err(Errno::EROFS.into());
         }
+        // Mirroring alone writes to a slave. The original refuses only paths that lead there by a link.
+        if id.pfs != 0
+            && crate::pfs::load(self.media, w, id.pfs)?.is_none_or(|p| p.is_slave() || p.is_deleted())
+        {
+            return Err(Errno::EROFS.into());
+        }
         Ok(self.object(w, id)?.ok_or(Errno::ESTALE)?)
     }
 

@@ -139,6 +139,7 @@ impl Op<'_, '_> {
         name: &[u8],
     ) -> vfs::Result<()> {
         let (dir, object) = (self.directory(w, dir)?, self.living(w, id)?);
+        let key = self.free_slot(w, &dir, name)?;
         if object.obj_type() == ObjType::DIRECTORY || is_fixed(&object) {
             return Err(Errno::EPERM.into());
         }
@@ -148,7 +149,6 @@ impl Op<'_, '_> {
         if object.inode.nlinks.get() == 0 {
             return Err(Errno::ENOENT.into());
         }
-        let key = self.free_slot(w, &dir, name)?;
         let mut inode = object.inode;
         inode.nlinks = inode.nlinks.get().checked_add(1).ok_or(Errno::EMLINK)?.into();
         inode.ctime = self.now_us.into();

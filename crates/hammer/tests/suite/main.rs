@@ -1,4 +1,4 @@
-//! The read side on images that the project builds itself.
+//! File systems that the project makes itself, read and written.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod check;
@@ -7,3 +7,4 @@ mod damage;
 mod format;
 mod salvage;
 mod views;
+mod writing;

@@ -203,7 +203,7 @@ fn a_group_closes_itself_before_it_outgrows_its_share_of_the_fifo() {
 
 #[test]
 fn whole_pages_of_data_are_written_where_they_were_allocated() {
-    let disk = fresh(7, 64 << 20);
+    let disk = fresh(7, 128 << 20);
     let mut bench = Bench::open(disk.clone()).unwrap();
     let at = bench.run(|op, w| {
         let at = op.allocate(w, Zone::LARGE_DATA, BUFFER_SIZE)?;

@@ -62,7 +62,7 @@ fn a_full_disk_says_so_and_takes_again_what_was_freed_when_it_is_safe() {
 
 #[test]
 fn the_last_big_blocks_are_for_removals() {
-    let mut bench = Bench::open(fresh(7, 64 << 20)).unwrap();
+    let mut bench = Bench::open(fresh(7, 128 << 20)).unwrap();
     let large = |bench: &mut Bench| bench.run(|op, w| op.allocate(w, Zone::LARGE_DATA, 65536));
     while large(&mut bench).is_ok() {}
     assert_eq!(bench.engine().figures.free_big_blocks, 2);
