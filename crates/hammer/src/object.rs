@@ -108,11 +108,6 @@ impl Object {
         Ok(Some(Self::of(id, *record.view()?)))
     }
 
-    /// The object with this inode.
-    pub(crate) fn of(id: ObjectId, inode: InodeData) -> Self {
-        Self { id, inode, fileid: id.obj_id as u64 }
-    }
-
     /// The object that an inode describes.
     pub(crate) fn of(id: ObjectId, inode: InodeData) -> Self {
         Self { id, inode, fileid: id.obj_id as u64 }
