@@ -132,6 +132,27 @@ fn a_spin_port_costs_one_to_send_and_one_to_receive() {
 }
 
 #[test]
+fn a_receiver_that_goes_to_sleep_costs_three_or_two_and_the_put_that_wakes_it_two_or_one() {
+    struct Heard;
+    impl std::task::Wake for Heard {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+    let waker = Waker::from(std::sync::Arc::new(Heard));
+    let mut cx = Context::from_waker(&waker);
+    let (spin, lockless) = (SpinPort::new(), WakerPort::new());
+    let [one, two] = [1, 2].map(PortMsg::with);
+
+    let mut receiver = spin.receiver();
+    let mut next = pin!(receiver.next());
+    assert_eq!(rmws(|| next.as_mut().poll(&mut cx).is_pending()), (3, true));
+    assert_eq!(rmws(|| one.post(&spin)).0, 2);
+
+    let mut receiver = lockless.receiver().unwrap();
+    assert_eq!(rmws(|| receiver.poll_next(&mut cx).is_pending()), (2, true));
+    assert_eq!(rmws(|| two.post(&lockless)).0, 1);
+}
+
+#[test]
 fn a_waker_port_costs_one_to_send_and_one_for_all_there_is() {
     let port = WakerPort::new();
     let mut receiver = port.receiver().unwrap();

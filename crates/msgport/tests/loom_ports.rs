@@ -238,7 +238,8 @@ fn a_receiver_that_gives_up_leaves_the_message_to_one_that_sleeps() {
         let waker = Waker::from(flag.clone());
         let mut giving_up = Box::pin(fickle.next());
         let mut sleeping = pin!(steady.next());
-        let first = giving_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let unheard = Waker::from(Arc::new(Flag::default()));
+        let first = giving_up.as_mut().poll(&mut Context::from_waker(&unheard)).is_ready();
         let second = sleeping.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         drop(giving_up);
         client.join().unwrap();
