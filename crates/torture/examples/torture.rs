@@ -34,7 +34,9 @@ fn main() -> Result<()> {
         Plan { seed: seed.unwrap_or_else(now), time: Duration::from_secs(seconds), patience: PATIENCE };
     // Refused if somebody has done it.
     dfly_lwkt::enable_preemption()?;
-    let machine = Machine::start(cpus, Config::default())?;
+    // SAFETY: the storms' threads lend no thread-local while they wait, and this process keeps no address of one in them.
+    let config = unsafe { Config::default().threads_may_move() };
+    let machine = Machine::start(cpus, config)?;
     let scheduler = machine.scheduler();
     let spec = Spec::new("torture").priority(Priority::MAX);
     let mut main = scheduler.spawn(CpuId(0), spec, move |cx| {

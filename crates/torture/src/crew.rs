@@ -197,6 +197,8 @@ impl Hand {
                 let _ = block_on(cx, sleep_until(clock, until), None);
             }
             5..10 => self.work(),
+            // Refused where threads may not.
+            10 => _ = cx.migrate(self.any_cpu()),
             _ => {}
         }
     }

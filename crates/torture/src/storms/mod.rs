@@ -4,6 +4,7 @@ use crate::crew::Crew;
 
 mod ipis;
 mod locks;
+mod moves;
 mod preempt;
 mod sleep;
 mod spawn;
@@ -13,13 +14,14 @@ mod tokens;
 type Storm = (&'static str, fn(&mut Crew));
 
 /// All of them.
-pub(crate) const ALL: [Storm; 7] = [
+pub(crate) const ALL: [Storm; 8] = [
     ("tokens in random orders", tokens::storm),
     ("sleepers and wake-ups", sleep::storm),
     ("wake-ups against time-outs", sleep::races),
     ("locks of all kinds", locks::storm),
     ("threads that begin and end", spawn::storm),
     ("messages from CPU to CPU", ipis::storm),
+    ("threads that move", moves::storm),
     ("interrupt threads and critical sections", preempt::storm),
 ];
 
