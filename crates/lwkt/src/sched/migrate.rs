@@ -17,6 +17,7 @@ use crate::sched::error::MigrateError;
 use crate::sched::info::{ThreadId, ThreadState};
 use crate::sched::preempt::set_here;
 use crate::sched::thread::Thread;
+use crate::trace::Kind;
 
 /// Where the two meet that a thread which was given away waits for: its CPU, when it has left it, and whoever says where
 /// it goes on. The one that comes second sends it there.
@@ -187,6 +188,7 @@ impl Cpu {
     /// Sends a thread to `to`, or back here if that has left. The thread is the caller's, off its stack, and on no list.
     pub(crate) fn send_on(&self, thread: &'static Thread, to: &'static Cpu) {
         thread.seen.set_state(ThreadState::Moving);
+        self.scheduler().note(|| Kind::Migrate { thread: thread.seen.id(), to: to.id() });
         if to.deliver(thread) && thread.cpu().deliver(thread) {
             // Both have left, with the scheduler's stop, and nobody runs the thread again.
             // SAFETY: it is the caller's.
