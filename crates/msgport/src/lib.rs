@@ -59,7 +59,7 @@
 //! | `lwkt_initport_replyonly`, `_replyonly_null`, `_putonly`, `_panic` | [`ReplyOnly`], [`NullReply`], [`PutOnly`], [`PanicPort`] and [`PanicReply`] |
 //! | auto-free reply port | [`Own::post`] |
 //! | a port that handles its own thread's messages at once | [`ShortCut`] |
-//! | `lwkt_initport_thread`, `_serialize` | not yet: they will stand in `dfly-lwkt` |
+//! | `lwkt_initport_thread`, `_serialize` | not yet: they will stand in `dfly-lwkt`, whose threads receive from a [`WakerPort`] meanwhile |
 //!
 //! Beyond them: [`WakerPort`], which interrupt handlers may send to and any executor receives from, and [`Layer`].
 //!
