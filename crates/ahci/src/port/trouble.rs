@@ -138,13 +138,15 @@ impl<H: Dma + Clone> Port<H> {
         }
         self.last_error = (AtaStatus(tfd.status()), AtaError(tfd.error()));
         let (status, error) = self.last_error;
-        let one =
-            |slot| Verdict::One { slot, failure: error.failure(status), transport: error.is_transport() };
+        let one = |this: &Self, slot| {
+            let failure = this.failure_of(slot, status, error);
+            Verdict::One { slot, failure, transport: error.is_transport() }
+        };
         let Some(device) = self.device else { return Verdict::All };
         if self.slots.class() == Class::Single {
             return match bits(issued).next() {
                 Some(slot) if device.is_packet() => Verdict::AskSense { slot },
-                Some(slot) => one(slot),
+                Some(slot) => one(self, slot),
                 None => Verdict::Nobody,
             };
         }
@@ -157,9 +159,19 @@ impl<H: Dma + Clone> Port<H> {
         // Sent, and not finished.
         let sent = sact & !ci & issued;
         if sent.is_power_of_two() {
-            return one(sent.trailing_zeros() as u8);
+            return one(self, sent.trailing_zeros() as u8);
         }
         Verdict::Suspects(if sent == 0 { issued } else { sent })
+    }
+
+    /// What the device's registers say of the request in `slot`.
+    fn failure_of(&self, slot: u8, status: AtaStatus, error: AtaError) -> Failure {
+        let job = self.rooms.get(usize::from(slot)).and_then(|room| room.slot.job());
+        match error.failure(status) {
+            // It reads and writes: that it aborts one means that it could not (QEMU says so of every error).
+            Failure::Unsupported if job.is_some_and(|job| job.op().has_data()) => Failure::Device,
+            failure => failure,
+        }
     }
 
     fn note_queue_trouble(&mut self, now: Instant) {
@@ -231,13 +243,8 @@ impl<H: Dma + Clone> Port<H> {
         let taken = self.slots.taken();
         if taken.is_power_of_two() {
             let (status, error) = self.last_error;
-            self.sentence(
-                env,
-                taken.trailing_zeros() as u8,
-                error.failure(status),
-                error.is_transport(),
-                done,
-            );
+            let slot = taken.trailing_zeros() as u8;
+            self.sentence(env, slot, self.failure_of(slot, status, error), error.is_transport(), done);
         } else {
             self.suspect(env, taken);
         }
@@ -249,7 +256,8 @@ impl<H: Dma + Clone> Port<H> {
         match page.failed_tag().filter(|&tag| self.slots.taken() >> tag & 1 != 0) {
             Some(slot) => {
                 let error = AtaError(page.error);
-                self.sentence(env, slot, error.failure(AtaStatus(page.status)), error.is_transport(), done);
+                let failure = self.failure_of(slot, AtaStatus(page.status), error);
+                self.sentence(env, slot, failure, error.is_transport(), done);
             }
             None => {
                 self.note_queue_trouble(env.now);

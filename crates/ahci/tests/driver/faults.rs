@@ -54,7 +54,7 @@ fn every_error_of_a_command_that_is_not_queued_is_said_in_the_block_layers_words
     for (status, error, failure) in [
         (0x41, 0x40, Failure::Media),
         (0x41, 0x10, Failure::OutOfRange),
-        (0x41, 0x04, Failure::Unsupported),
+        (0x41, 0x04, Failure::Device),
         (0x61, 0x04, Failure::Device),
         (0x41, 0x00, Failure::Device),
     ] {
@@ -71,6 +71,18 @@ fn every_error_of_a_command_that_is_not_queued_is_said_in_the_block_layers_words
         drop(ahci);
         bench.is_clean();
     }
+}
+
+#[test]
+fn a_flush_that_a_disk_does_not_know_is_unsupported() {
+    let bench = Bench::small();
+    let ahci = bench.attach(Config::default());
+    let flushes = Pattern::of(Command::FLUSH_CACHE_EXT);
+    bench.model.inject(Fault::Command(flushes, Mistake::Status(0x51, 0x04)));
+    assert_eq!(bench.call(&ahci, 0, flush()).status(), Err(Failure::Unsupported));
+    assert_eq!(bench.call(&ahci, 0, flush()).status(), Ok(()));
+    drop(ahci);
+    bench.is_clean();
 }
 
 #[test]

@@ -147,15 +147,21 @@ fn what_an_adapter_that_does_not_stop_may_use_is_not_used_again() {
     };
     let ahci = Ahci::attach(model.clone(), hal.clone(), CONFIG, &mut SpinWait::new(&mut idle)).unwrap();
     let device = ahci.disk(0).unwrap();
+    model.inject(Fault::StuckEngine(0));
     model.inject(Fault::StuckReset);
     model.inject(Fault::Command(Pattern { times: 9, ..Pattern::NEXT }, Mistake::Drop));
     let pending: Vec<_> = (0..3).map(|i| read(i * 512, 512).start(&device)).collect();
-    drop(ahci);
+    hal.advance(CONFIG.io_timeout);
+    for _ in 0..10 {
+        ahci.poll();
+        hal.advance(Duration::from_millis(500));
+    }
+    assert_eq!(ahci.state(), State::Dead(Stopped::Stuck));
     for pending in pending {
         let mut bio = pending.try_take().unwrap();
         assert_eq!(bio.status(), Err(Failure::Lost));
         assert!(bio.take_buf().is_none());
     }
-    drop(device);
+    drop((ahci, device));
     assert_eq!((hal.faults(), hal.leaks().mappings.len()), (Vec::new(), 3));
 }
