@@ -72,5 +72,6 @@ pub(crate) fn bench(project: &Project, quick: bool) -> Result<()> {
     }
     project.cargo("run --release -p dfly-bench").run()?;
     project.cargo("bench -p dfly-nvme --features model,std --bench depth").run()?;
+    project.cargo("bench -p dfly-ahci --features model,std --bench depth").run()?;
     project.cargo("bench -p dfly-bio --bench request").run()
 }

@@ -78,6 +78,8 @@ pub(crate) fn run(project: &Project, tests: &mut Tally) -> Result<()> {
         disk(words, option).with_context(|| format!("qemu {words}"))?;
         passed(&format!("{words}, and the image is as it should be"), tests);
     }
+    one_error().context("qemu --append disktest=ahci-error")?;
+    passed("of 32 queued reads by AHCI only that of the broken sector fails", tests);
     golden(project, tests)
 }
 
@@ -146,6 +148,21 @@ fn disk(words: &str, option: &str) -> Result<()> {
     }
     ensure!(old.iter().all(|&byte| byte == OLD), "bytes behind what was written have changed");
     Ok(())
+}
+
+/// Of 32 reads at a time the disk fails one, and the driver finds out which.
+fn one_error() -> Result<()> {
+    const SECTOR: u64 = 13 * 8;
+    let (mut image, mut rules) = (NamedTempFile::new()?, NamedTempFile::new()?);
+    image.write_all(&[0; 1 << 20])?;
+    write!(rules, "[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"{SECTOR}\"\n")?;
+    let words = format!(
+        "--append disktest=ahci-error -- -drive if=none,id=x,format=raw,file=blkdebug:{}:{} -device ich9-ahci,id=y \
+         -device ide-hd,drive=x,bus=y.0",
+        rules.path().display(),
+        image.path().display()
+    );
+    judge(&boot(&words, None)?, End::Success, &format!("at {}: ", SECTOR * 512))
 }
 
 /// The golden sessions in QEMU, compared with the manifests and with `vkernel`.

