@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use dfly_bio::{BlockDevice, DiskServer, FileDiskOptions, Reap};
+use dfly_bio::{BlockDevice, DiskServer, FileDiskOptions, MemDisk, Reap};
 use dfly_golden::{CompactEntry, Entry, Golden, IMAGES, Kind, Listing, Times};
 use dfly_hal::ThreadWait;
-use dfly_hammer::{Hammer, MountOptions};
+use dfly_hammer::check::{Event, Options as CheckOptions, Severity, check};
+use dfly_hammer::{Hammer, MountError, MountOptions};
 use dfly_vfs::{self as vfs, Attr, Call, FileSystem, FsServer, NodeId, Walk, walk};
 use sha2::{Digest, Sha256};
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         suite.test("recovered images hold what the real recovery left", recovered);
         suite.test("history lists the transactions of a file", history_of_a_file);
         suite.test("pseudo file systems and snapshots are listed", pfs_and_snapshots);
+        suite.each("a copy that is written to stays sound", IMAGES, written_copies);
     })
 }
 
@@ -295,4 +297,92 @@ fn pfs_and_snapshots(golden: &Golden) -> Result<()> {
     let text = fs.config(&mut w, 0)?.context("no configuration")?;
     ensure!(text.starts_with(b"snapshots 1d 60d"), "{}", String::from_utf8_lossy(&text));
     Ok(())
+}
+
+/// Mounts a copy for writing: it shows what a reader's mount shows, takes changes, and keeps its past. Crashed images are
+/// recovered on the way. Those that cannot be written say so.
+fn written_copies(golden: &Golden, image: &str) -> Result<()> {
+    let paths = golden.volumes(image)?;
+    let reader = mount(&paths)?;
+    let before = outline(&reader, "/")?;
+    let manifest = golden.manifest(image)?;
+    let past: Vec<String> =
+        manifest.views().iter().filter(|v| v.root.contains("@@0x")).map(|v| v.root.clone()).collect();
+    let past_before = past.iter().map(|root| outline(&reader, root)).collect::<Result<Vec<_>>>()?;
+
+    let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+    for volume in &dfly_hammer_image::Image::read_files(&paths)?.volumes {
+        let mut disk = dfly_bio::Image::new(volume.size());
+        for (at, chunk) in volume.chunks() {
+            let len = chunk.len().min((volume.size() - at) as usize);
+            disk.write(at, &chunk[..len])?;
+        }
+        devices.push(Arc::new(MemDisk::from_image(512, disk)));
+    }
+    let mut w = ThreadWait::new();
+    let clock = || vfs::Timestamp::from_micros(1_800_000_000_000_000);
+    let fs = Hammer::mount_writable(&devices, MountOptions::default(), Box::new(clock), &mut w);
+    let version = reader.header().vol_version.get();
+    if version < 6 || reader.recovery().redo_pending {
+        ensure!(matches!(fs, Err(MountError::NotWritable { .. })), "version {version}: {:?}", fs.err());
+        return Ok(());
+    }
+    let fs = fs?;
+    ensure!(outline(&fs, "/")? == before, "another tree than a reader sees");
+    let c = &mut Call::new(&mut w);
+    let dir = fs.nmkdir(c, fs.root(), vfs::Name::new("made by this test")?, 0o755)?.node;
+    for n in 0..40 {
+        let name = format!("file {n}");
+        let name = vfs::Name::new(&name)?;
+        let file = fs.ncreate(c, dir, name, 0o644)?.node;
+        fs.write(c, file, vfs::WriteAt::Offset(n * 7000), &vec![n as u8; 5000])?;
+        if n % 5 == 0 {
+            fs.nremove(c, dir, name)?;
+            fs.sync(c)?;
+        }
+    }
+    // Something that was there goes.
+    let mut old = None;
+    fs.readdir(c, fs.root(), 2, &mut |e| {
+        if e.kind == vfs::Kind::Regular {
+            old = Some(e.name.to_vec());
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(old) = &old {
+        fs.nremove(c, fs.root(), vfs::Name::new(old)?)?;
+    }
+    let after = outline(&fs, "/")?;
+    ensure!(after.len() == before.len() + 1 + 32 - usize::from(old.is_some()), "{} paths", after.len());
+    fs.unmount(&mut w)?;
+
+    let mut first = None;
+    let report = check(&devices, &CheckOptions::default(), &mut w, &mut |event| {
+        if let Event::Found(finding) = event
+            && finding.kind.severity() != Severity::Note
+        {
+            first.get_or_insert(finding);
+        }
+    })?;
+    if let Some(finding) = first {
+        bail!("{} warnings, {} errors; {finding}", report.warnings, report.errors);
+    }
+    let reader = Hammer::mount(&devices, MountOptions::default(), &mut w)?;
+    ensure!(!reader.recovery().crashed && outline(&reader, "/")? == after, "another tree after unmounting");
+    for (root, before) in past.iter().zip(&past_before) {
+        ensure!(outline(&reader, root)? == *before, "{root} has changed");
+    }
+    Ok(())
+}
+
+/// What a tree holds, but for the contents of files and the times.
+fn outline(fs: &Hammer, root: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    tree(fs, root, &mut |path, attr, _| {
+        let Attr { fileid, kind, mode, uid, gid, nlink, size, .. } = attr;
+        all.push(format!("{path} {fileid} {kind:?} {mode:o} {uid} {gid} {nlink} {size}"));
+        Ok(())
+    })?;
+    Ok(all)
 }
