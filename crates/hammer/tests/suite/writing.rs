@@ -34,7 +34,13 @@ fn clock() -> Box<dyn WallClock> {
 }
 
 fn mount(disk: Arc<dyn BlockDevice>) -> Result<Hammer, MountError> {
-    Hammer::mount_writable(&[disk], MountOptions::default(), clock(), &mut ThreadWait::new())
+    mount_with_cache(disk, MountOptions::default().cache_bytes)
+}
+
+fn mount_with_cache(disk: Arc<dyn BlockDevice>, cache_bytes: usize) -> Result<Hammer, MountError> {
+    let mut options = MountOptions::default();
+    options.cache_bytes = cache_bytes;
+    Hammer::mount_writable(&[disk], options, clock(), &mut ThreadWait::new())
 }
 
 #[track_caller]
@@ -304,10 +310,11 @@ impl<F: FileSystem> Subject<F> {
 
 #[test]
 fn the_same_operations_give_the_same_answers_and_the_same_tree_as_in_memory() {
-    for (version, seed) in [(7, 1), (7, 2), (6, 3), (7, 4)] {
+    for (version, seed, cache_bytes) in [(7, 1, 32 << 20), (7, 2, 1 << 20), (6, 3, 8 << 20), (7, 4, 32 << 20)]
+    {
         let disk = newfs(version, 512 << 20);
         let mut dice = Dice(seed);
-        let mut ours = Subject::new(mount(disk.clone()).unwrap());
+        let mut ours = Subject::new(mount_with_cache(disk.clone(), cache_bytes).unwrap());
         let mut model = Subject::new(MemFs::with_capacity_bytes(1 << 30));
         let mut done = 0;
         for n in 0..1500 {
@@ -325,7 +332,7 @@ fn the_same_operations_give_the_same_answers_and_the_same_tree_as_in_memory() {
                 let dirs = std::mem::take(&mut ours.dirs);
                 ours.fs.unmount(&mut ThreadWait::new()).unwrap();
                 assert_clean(disk.clone(), &format!("seed {seed}, step {n}"));
-                ours = Subject { fs: mount(disk.clone()).unwrap(), dirs };
+                ours = Subject { fs: mount_with_cache(disk.clone(), cache_bytes).unwrap(), dirs };
             }
         }
         assert!(done > 300, "only {done} operations succeeded");
@@ -478,6 +485,35 @@ fn a_full_disk_says_so_and_stays_usable() {
     assert_clean(disk.clone(), "full");
     let fs = mount(disk).unwrap();
     assert_eq!(listing(&fs, fs.root()).len(), 1);
+}
+
+#[test]
+fn a_file_of_thousands_of_records_is_cut_and_removed_in_steps() {
+    const BLOCK: u64 = 65536;
+    let disk = newfs(7, 640 << 20);
+    let fs = mount(disk.clone()).unwrap();
+    let w = &mut ThreadWait::new();
+    let c = &mut Call::new(w);
+    let inodes = fs.statfs(c).unwrap().files;
+    for name in ["cut", "removed"] {
+        let name = Name::new(name).unwrap();
+        let file = fs.ncreate(c, fs.root(), name, 0o600).unwrap().node;
+        for n in 0..4300 {
+            // One byte makes a record of a whole block.
+            fs.write(c, file, WriteAt::Offset((100 + n) * BLOCK), &[n as u8 | 1]).unwrap();
+        }
+    }
+    fs.sync(c).unwrap();
+    let cut = fs.nresolve(c, fs.root(), Name::new("cut").unwrap()).unwrap().node;
+    let change = SetAttr { size: Some(101 * BLOCK + 1), ..SetAttr::default() };
+    assert_eq!(fs.setattr(c, cut, &change).unwrap().size, 101 * BLOCK + 1);
+    fs.nremove(c, fs.root(), Name::new("removed").unwrap()).unwrap();
+    assert_eq!(fs.statfs(c).unwrap().files, inodes + 1);
+    let read = contents(&fs, &mut ThreadWait::new(), cut);
+    assert_eq!((read[100 * BLOCK as usize], read[101 * BLOCK as usize]), (1, 1));
+    assert_eq!(read.iter().filter(|b| **b != 0).count(), 2);
+    fs.unmount(&mut ThreadWait::new()).unwrap();
+    assert_clean(disk, "after both");
 }
 
 #[test]
