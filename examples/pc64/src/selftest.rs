@@ -51,13 +51,14 @@ const ALONE: [(&str, Test); 8] = [
 ];
 
 /// On every CPU at the same time.
-const TOGETHER: [(&str, Test); 7] = [
+const TOGETHER: [(&str, Test); 8] = [
     ("interrupts from CPU to CPU arrive", ipis),
     ("time is the same on every CPU", same_time),
     ("timers wake threads", timers),
     ("an interrupt thread preempts one that computes", preempts),
     ("functions run on CPUs whose threads compute", functions),
     ("equals take turns when the clock ticks", turns),
+    ("threads move from CPU to CPU", moves),
     ("interrupts disturb no computation", storm),
 ];
 
@@ -333,9 +334,9 @@ fn storm(_: &mut Cx<'_>) -> Outcome {
 
 /// A thread that sleeps goes on in time though this one computes, and does not disturb it.
 fn preempts(cx: &mut Cx<'_>) -> Outcome {
-    const ROUNDS: u64 = 20;
-    /// An emulated CPU that shares its host's is late.
-    const LATEST: Duration = Duration::from_secs(2);
+    const ROUNDS: u64 = 10;
+    /// An emulated CPU that shares a busy host is late.
+    const LATEST: Duration = Duration::from_secs(10);
     let expected = compute();
     let (rounds, worst) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (theirs, lateness) = (rounds.clone(), worst.clone());
@@ -420,6 +421,42 @@ fn turns(cx: &mut Cx<'_>) -> Outcome {
         })?;
     }
     Ok(())
+}
+
+/// Every CPU's threads go round all CPUs, by themselves and given away, while interrupts preempt them, and end where they will.
+fn moves(cx: &mut Cx<'_>) -> Outcome {
+    const THREADS: u32 = 3;
+    const ROUNDS: u32 = 100;
+    let (expected, count, first) = (compute(), cpu::count(), cx.cpu().0);
+    let ended = Arc::new(AtomicU64::new(0));
+    let mut threads = Vec::new();
+    for number in 0..THREADS {
+        let ended = ended.clone();
+        let wanderer = move |cx: &mut Cx<'_>| {
+            for round in 0..ROUNDS {
+                let to = CpuId((first + number + round * round) % count);
+                let moved = if round % 4 == 0 {
+                    let mut moved = Ok(());
+                    cx.give_away(|me| moved = me.resume_on(to));
+                    moved
+                } else {
+                    cx.migrate(to)
+                };
+                if moved.is_err() || (cx.cpu(), cpu::this()) != (to, to) || compute() != expected {
+                    return;
+                }
+            }
+            ended.fetch_add(1, Ordering::Relaxed);
+        };
+        let priority = if number == 0 { Priority::INT_LOW } else { Priority::KERN_DAEMON };
+        let spec = Spec::new("wanderer").priority(priority);
+        threads.push(cx.scheduler().spawn(cx.cpu(), spec, wanderer).map_err(|e| e.to_string())?);
+    }
+    for thread in threads {
+        thread.join(cx).map_err(|e| e.to_string())?;
+    }
+    let ended = ended.load(Ordering::Relaxed);
+    ensure(ended == u64::from(THREADS), || format!("{ended} of {THREADS} threads went all the way"))
 }
 
 /// Something that keeps every register busy.
