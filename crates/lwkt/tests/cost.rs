@@ -18,6 +18,7 @@ use dfly_lwkt::sleep::Ident;
 use dfly_lwkt::{Config, Cx, Handle, Platform};
 
 const CPU0: CpuId = CpuId(0);
+const CPU1: CpuId = CpuId(1);
 
 /// A host that counts its IPIs.
 struct Counting {
@@ -261,6 +262,75 @@ fn a_wake_up_of_a_thousand_sleepers_costs_two_and_one_ipi_for_each_of_their_cpus
         assert!(ipis <= 2, "{ipis} in round {round}");
     }
     assert_eq!(measure(|| scheduler.wakeup(IDENT)).1.rmws, 0, "the masks are clear again");
+}
+
+#[test]
+fn a_critical_section_costs_no_read_modify_write() {
+    let (_, machine) = machine();
+    let main = spawn(&machine, "main", |cx| {
+        let (_, cost) = measure(|| drop((cx.critical(), cx.critical())));
+        assert_eq!((cost.rmws, cost.fences), (0, 0));
+        let (_, cost) = measure(|| assert!(!cx.should_yield()));
+        assert_eq!((cost.rmws, cost.fences), (0, 0));
+    });
+    main.join(&mut ThreadWait::new()).unwrap();
+}
+
+/// Many messages to a CPU that does not look interrupt it once.
+#[test]
+fn messages_one_after_the_other_cost_two_each_and_one_ipi() {
+    static CALLED: AtomicU32 = AtomicU32::new(0);
+    let (platform, machine) = machine_of(2);
+    let state = Arc::new(AtomicU32::new(0));
+    let theirs = state.clone();
+    let scheduler = machine.scheduler();
+    let target = scheduler.spawn(CPU1, "target".into(), move |cx| {
+        let section = cx.critical();
+        theirs.store(1, Ordering::SeqCst);
+        while theirs.load(Ordering::SeqCst) == 1 {
+            thread::yield_now();
+        }
+        assert_eq!(CALLED.load(Ordering::SeqCst), 0);
+        drop(section);
+        assert_eq!(CALLED.load(Ordering::SeqCst), 100);
+    });
+    while state.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    let sender = spawn(&machine, "sender", move |cx| {
+        let before = platform.ipis.load(Ordering::SeqCst);
+        for _ in 0..100 {
+            let send = || {
+                cx.scheduler().ipis().send(CPU1, |_| {
+                    CALLED.fetch_add(1, Ordering::SeqCst);
+                })
+            };
+            let (sent, cost) = measure(send);
+            assert!(sent.is_ok() && cost.rmws == 2, "{cost:?}");
+        }
+        assert_eq!(platform.ipis.load(Ordering::SeqCst) - before, 1);
+        state.store(2, Ordering::SeqCst);
+    });
+    sender.join(&mut ThreadWait::new()).unwrap();
+    target.unwrap().join(&mut ThreadWait::new()).unwrap();
+}
+
+#[test]
+fn a_move_costs_one_ipi_at_the_most() {
+    const MOVES: u32 = 200;
+    let platform = Arc::new(Counting { host: HostPlatform::new(2), ipis: AtomicU32::new(0) });
+    let attach = platform.clone();
+    // SAFETY: the thread has nothing of an OS thread while it moves.
+    let config = unsafe { Config::default().threads_may_move() };
+    let machine = Machine::start_with(platform.clone(), config, move |id| attach.host.attach(id)).unwrap();
+    let main = spawn(&machine, "main", move |cx| {
+        let before = platform.ipis.load(Ordering::SeqCst);
+        (0..MOVES).for_each(|round| cx.migrate(CpuId(1 - round % 2)).unwrap());
+        assert!(platform.ipis.load(Ordering::SeqCst) - before <= MOVES);
+        let moved = [CPU0, CPU1].map(|id| cx.scheduler().cpu_stats(id).unwrap().moved_here);
+        assert_eq!(moved, [u64::from(MOVES) / 2; 2]);
+    });
+    main.join(&mut ThreadWait::new()).unwrap();
 }
 
 #[test]
