@@ -128,7 +128,9 @@ fn drive_it(adapter: &Arc<Any>, hal: &Arc<FakeHal>, ahci: Ahci<Arc<FakeHal>, Arc
             }
             6 if what & 0x80 != 0 => {
                 let identify = PassThrough {
-                    taskfile: Taskfile::plain(Command([0xec, 0xb0, 0xe5, 0xff, 0xe7, 0xe0, 0x2f, 0xa1][usize::from(at % 8)])),
+                    taskfile: Taskfile::plain(Command(
+                        [0xec, 0xb0, 0xe5, 0xff, 0xe7, 0xe0, 0x2f, 0xa1][usize::from(at % 8)],
+                    )),
                     cdb: None,
                     transport: if len & 1 == 0 { Transport::None } else { Transport::In },
                     timeout: Duration::from_millis(200),

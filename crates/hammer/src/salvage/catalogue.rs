@@ -95,9 +95,9 @@ impl<'m> Catalogue<'m> {
                 let owner = freemap::layer2(media, w, at.in_zone(Zone::RAW_BUFFER)).ok().flatten();
                 let trust = match owner.map(|o| Zone(o.zone)) {
                     Some(Zone::BTREE) => Trust::EachRecord,
-                    Some(Zone(..=11)) => continue,
+                    Some(_) => continue,
                     // Nobody knows whose it is: what is found may be part of a file.
-                    _ => Trust::WholeNodes,
+                    None => Trust::WholeNodes,
                 };
                 self.scan_block(w, at, trust, out);
             }
