@@ -1,10 +1,12 @@
 //! What the crate makes and finds, held against what DragonFly's own tools and kernel code made.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use dfly_bio::{BlockDevice, FileDisk, MemDisk};
 use dfly_golden::{Golden, IMAGES};
 use dfly_hal::ThreadWait;
@@ -13,13 +15,18 @@ use dfly_hammer::format::{Options, newfs};
 use dfly_hammer::ondisk::record::InodeData;
 use dfly_hammer::ondisk::volume::VolumeHeader;
 use dfly_hammer::ondisk::{BUFFER_SIZE, Offset};
+use dfly_hammer::salvage::{Options as SalvageOptions, Salvage};
+use dfly_hammer::{Hammer, MountOptions};
 use dfly_hammer_image::{Image, Volume};
+use dfly_vfs::{self as vfs, Call, FileSystem, Walk, walk};
+use sha2::{Digest, Sha256};
 
 fn main() -> ExitCode {
     dfly_golden::run(|suite| {
         suite.each("newfs makes", &["empty-v6", "empty-v7", "empty-2vol"], newfs_makes);
         suite.each("check finds nothing in", IMAGES, check_finds_nothing);
         suite.test("check finds nothing in recovered images", check_recovered);
+        suite.each("salvage without a tree finds", &["basic", "history", "multivol", "pfs"], salvage_finds);
     })
 }
 
@@ -108,4 +115,63 @@ fn expect(volumes: &[PathBuf], kinds: &[Kind]) -> Result<()> {
     let same = found.iter().map(|f| f.kind).eq(kinds.iter().copied());
     ensure!(same, "{} findings:\n{}", found.len(), lines.join("\n"));
     Ok(())
+}
+
+/// Without the root of the tree, the same files with the same contents as a mount shows.
+fn salvage_finds(golden: &Golden, name: &str) -> Result<()> {
+    let mut image = Image::read_files(&golden.volumes(name)?)?;
+    let w = &mut ThreadWait::new();
+    let fs = Hammer::mount(&disks(&image)?, MountOptions::default(), w)?;
+    let expected = listing(&fs, "/", w)?;
+    image.edit_header(0, |h| h.vol0_btree_root = 0.into())?;
+    let fs = Salvage::open(&disks(&image)?, &SalvageOptions::default(), w, &mut |_| ())?;
+    ensure!(!fs.report().tree_is_whole && expected.len() > 3);
+    let found = listing(&fs, "/PFS00000", w)?;
+    for (path, contents) in &expected {
+        ensure!(found.get(path) == Some(contents), "{path}: {:?}, not {contents:?}", found.get(path));
+    }
+    let more: Vec<_> = found.keys().filter(|path| !expected.contains_key(*path)).collect();
+    ensure!(more.is_empty(), "found more: {more:?}");
+    Ok(())
+}
+
+fn disks(image: &Image) -> Result<Vec<Arc<dyn BlockDevice>>> {
+    let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+    for volume in &image.volumes {
+        let mut bytes = dfly_bio::Image::new(volume.size());
+        for (at, chunk) in volume.chunks() {
+            let len = (volume.size() - at).min(chunk.len() as u64) as usize;
+            bytes.write(at, &chunk[..len]).map_err(|_| anyhow!("out of memory"))?;
+        }
+        devices.push(Arc::new(MemDisk::from_image(512, bytes)));
+    }
+    Ok(devices)
+}
+
+/// Each path, its size, and a hash of its contents; of links to pseudo file systems the path only.
+fn listing(fs: &impl FileSystem, root: &str, w: &mut ThreadWait) -> Result<BTreeMap<String, (u64, String)>> {
+    let mut all = BTreeMap::new();
+    let start = walk(fs, &mut Call::new(w), fs.root(), root.as_bytes(), &Walk::default())?;
+    let mut todo = vec![(String::new(), start.node)];
+    while let Some((path, node)) = todo.pop() {
+        let attr = fs.getattr(&mut Call::new(w), node)?;
+        let mut hash = Sha256::new();
+        match attr.kind {
+            vfs::Kind::Directory => fs.readdir(&mut Call::new(w), node, 2, &mut |e| {
+                todo.push((format!("{path}/{}", String::from_utf8_lossy(e.name)), e.node));
+                ControlFlow::Continue(())
+            })?,
+            // Sparse files are compared where they begin.
+            vfs::Kind::Regular => drop(fs.read(&mut Call::new(w), node, 0, 8 << 20, &mut |bytes| {
+                hash.update(bytes);
+                ControlFlow::Continue(())
+            })?),
+            vfs::Kind::Symlink if attr.size != 10 => {
+                fs.readlink(&mut Call::new(w), node, &mut |bytes| hash.update(bytes))?;
+            }
+            _ => {}
+        }
+        all.insert(path, (attr.size, format!("{:?} {:x?}", attr.kind, hash.finalize())));
+    }
+    Ok(all)
 }
