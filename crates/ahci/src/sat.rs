@@ -24,7 +24,7 @@ use crate::{Ahci, AhciHal, PassError, PassThrough, Returned};
 const SHORT: u8 = 0xa1;
 /// ATA PASS-THROUGH (16).
 const LONG: u8 = 0x85;
-/// Bytes of a block of data [T_TYPE 0].
+/// Bytes of a block of data (T_TYPE 0).
 const BLOCK: usize = 512;
 
 /// A field of a pass-through command that makes no sense, or asks for what cannot be done.
@@ -42,7 +42,7 @@ pub struct SatCommand {
     pub pass: PassThrough,
     /// Bytes of its data.
     pub len: usize,
-    /// The registers are wanted even if all is well [CK_COND].
+    /// The registers are wanted even if all is well (CK_COND).
     pub wants_registers: bool,
     /// 48-bit registers.
     pub is_wide: bool,

@@ -139,6 +139,7 @@ fn an_adapter_that_vanishes_gives_memory_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it leaks, which is what it is for")]
 fn what_an_adapter_that_does_not_stop_may_use_is_not_used_again() {
     let hal = Arc::new(FakeHal::new());
     let model = Arc::new(Model::new(hal.clone(), vec![drive()]));
