@@ -10,6 +10,7 @@ use std::time::Duration;
 use dfly_hal::{CpuId, Instant, ThreadWait, TimedOut, host::now};
 use dfly_lwkt::host::Machine;
 use dfly_lwkt::sleep::{Channel, Domain, Ident};
+use dfly_lwkt::token::Token;
 use dfly_lwkt::{Config, Cx, Handle};
 
 const CPU0: CpuId = CpuId(0);
@@ -257,6 +258,37 @@ fn no_wake_up_is_lost_between_two_cpus() {
     }
     join(threads);
     assert_eq!(tickets.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_a_token_guards_is_looked_at_between_the_interlock_and_the_sleep() {
+    static ITEMS: Token<Vec<u32>> = Token::named("items", Vec::new());
+    let machine = machine(2);
+    let ident = || Ident::of(&ITEMS);
+    let taker = spawn(&machine, CPU0, "taker", move |cx| {
+        let (mut cx, mut items) = cx.hold(&ITEMS);
+        for expected in 0..100 {
+            let item = loop {
+                let sleep = cx.interlock(ident());
+                if items.get(sleep.cx()).is_empty() {
+                    // The token is given up meanwhile.
+                    sleep.wait(None).unwrap();
+                } else {
+                    drop(sleep);
+                    break items.get_mut(&mut cx).remove(0);
+                }
+            };
+            assert_eq!(item, expected);
+        }
+    });
+    let giver = spawn(&machine, CPU1, "giver", move |cx| {
+        for item in 0..100 {
+            let (mut cx, mut items) = cx.hold(&ITEMS);
+            items.get_mut(&mut cx).push(item);
+            cx.scheduler().wakeup_one(ident());
+        }
+    });
+    join([taker, giver]);
 }
 
 #[test]
