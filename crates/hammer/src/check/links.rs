@@ -23,8 +23,17 @@ pub(super) struct Link {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    Inode { parent: i64, nlinks: u32, obj_type: u8 },
-    Name { dir: i64, obj_type: u8 },
+    Inode {
+        parent: i64,
+        nlinks: u32,
+        obj_type: u8,
+    },
+    /// One name, or several of a file: then the first is told of.
+    Name {
+        dir: i64,
+        count: u32,
+        obj_type: u8,
+    },
 }
 
 impl Link {
@@ -62,7 +71,7 @@ impl Links {
         if !(self.begin..self.end).contains(&link.order()) {
             return;
         }
-        if self.found.len() >= self.capacity {
+        if self.found.len() >= self.capacity && !self.overflowed {
             self.shrink();
             if link.order() >= self.end {
                 return;
@@ -74,9 +83,25 @@ impl Links {
         }
     }
 
-    /// Leaves the upper half to the next window.
+    /// Makes room: counts the names of each file together, and if that is not enough leaves the upper half to the next
+    /// window.
     fn shrink(&mut self) {
         self.found.sort_unstable_by_key(Link::order);
+        self.found.dedup_by(|next, first| {
+            next.object == first.object
+                && match (&mut first.what, next.what) {
+                    (What::Name { count, obj_type, .. }, What::Name { count: more, obj_type: other, .. })
+                        if *obj_type == other && other != ObjType::DIRECTORY.0 =>
+                    {
+                        *count = count.saturating_add(more);
+                        true
+                    }
+                    _ => false,
+                }
+        });
+        if self.found.len() <= self.capacity / 2 {
+            return;
+        }
         let first = self.found.first().map_or(0, Link::order);
         let Some(middle) = self.found.get(self.found.len() / 2).map(Link::order) else { return };
         self.end = middle.max(first + 1);
@@ -112,12 +137,13 @@ fn compare(media: &Media, w: &mut dyn Wait, links: &[Link], log: &mut Log<'_>) {
     };
     let inode = |kind| Finding::new(kind, at).of(object);
     let names = links.get(1..).unwrap_or_default();
-    let count = names.len() as u64;
+    let mut count = 0;
     for name in names {
-        let What::Name { dir, obj_type: named } = name.what else {
+        let What::Name { dir, count: these, obj_type: named } = name.what else {
             // Two live inodes: two versions that overlap, which was found in the tree.
             continue;
         };
+        count += u64::from(these);
         if named != obj_type {
             let finding = Finding::new(Kind::DirentType, name.at).of(object);
             log.found(finding.values(named.into(), obj_type.into()));

@@ -52,8 +52,8 @@ pub enum Depth {
 pub struct Options {
     /// How much is looked at.
     pub depth: Depth,
-    /// Budget for what is compared across the tree, in bytes. At least 1 MiB is used. All names of one object must fit at
-    /// once, and so must all records that share one place; where they do not, [`Kind::LimitReached`] says so.
+    /// Budget for what is compared across the tree, in bytes. At least 1 MiB is used. All records that share one place by
+    /// deduplication must fit at once; where they do not, [`Kind::LimitReached`] says so.
     pub memory_bytes: usize,
     /// Budget of the page cache, in bytes. At least 1 MiB is used.
     pub cache_bytes: usize,

@@ -147,7 +147,11 @@ pub(super) fn collect(
     } else {
         let Ok(head) = record.view::<DirentHead>() else { return Ok(()) };
         let target = ObjectRef { pfs: object.pfs, obj_id: head.obj_id.get() };
-        Link { object: target, at, what: What::Name { dir: object.obj_id, obj_type: e.base.obj_type } }
+        Link {
+            object: target,
+            at,
+            what: What::Name { dir: object.obj_id, count: 1, obj_type: e.base.obj_type },
+        }
     };
     links.add(link);
     Ok(())

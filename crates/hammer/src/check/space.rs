@@ -88,7 +88,7 @@ impl Window {
         if !(self.begin..self.end).contains(&extent.long()) {
             return;
         }
-        if self.found.len() >= self.capacity {
+        if self.found.len() >= self.capacity && !self.overflowed {
             self.shrink();
             if extent.long() >= self.end {
                 return;
