@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use dfly_bio::{BlockDevice, Cut, MemDisk, PowerCut};
+use dfly_bio::{BlockDevice, Cut, JobList, Limits, MemDisk, Op, PowerCut};
 use dfly_hal::ThreadWait;
 use dfly_hammer::check::{self, Event};
 use dfly_hammer::{Hammer, MountError, MountOptions, Tid, WallClock, format};
@@ -617,6 +617,85 @@ fn readers_writers_and_syncs_go_on_beside_each_other() {
     assert_eq!(listing(&*fs, fs.root()).len(), 1 + 3 * (1 + 100));
     Arc::into_inner(fs).unwrap().unmount(&mut ThreadWait::new()).unwrap();
     assert_clean(disk, "after all");
+}
+
+/// A disk whose flushes take until they are let go.
+struct SlowFlush {
+    disk: Arc<MemDisk>,
+    holds: AtomicBool,
+    held: Mutex<JobList>,
+}
+
+impl SlowFlush {
+    fn let_go(&self) {
+        self.holds.store(false, Ordering::SeqCst);
+        self.disk.submit(std::mem::take(&mut *self.held.lock().unwrap()));
+    }
+
+    fn wait_until_held(&self) {
+        while self.held.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl BlockDevice for SlowFlush {
+    fn limits(&self) -> Limits {
+        self.disk.limits()
+    }
+
+    fn submit(&self, mut batch: JobList) {
+        let mut now = JobList::new();
+        while let Some(job) = batch.pop() {
+            let held = job.op() == Op::Flush && self.holds.load(Ordering::SeqCst);
+            if held { self.held.lock().unwrap().push(job) } else { now.push(job) }
+        }
+        self.disk.submit(now);
+    }
+
+    fn poll(&self) -> usize {
+        self.disk.poll()
+    }
+}
+
+#[test]
+fn while_a_sync_waits_for_the_device_reads_and_changes_go_on() {
+    let disk = newfs(7, 128 << 20);
+    let slow =
+        Arc::new(SlowFlush { disk: disk.clone(), holds: AtomicBool::new(false), held: Mutex::default() });
+    let fs = Arc::new(mount(slow.clone()).unwrap());
+    let w = &mut ThreadWait::new();
+    let c = &mut Call::new(w);
+    let before = fs.ncreate(c, fs.root(), Name::new("before").unwrap(), 0o600).unwrap().node;
+    fs.write(c, before, WriteAt::End, &[1; 50_000]).unwrap();
+    slow.holds.store(true, Ordering::SeqCst);
+    let sync = {
+        let fs = fs.clone();
+        std::thread::spawn(move || fs.sync(&mut Call::new(&mut ThreadWait::new())))
+    };
+    slow.wait_until_held();
+    // The group that is on its way is read, and changed again, in the same pages.
+    for n in 0..50 {
+        let name = format!("meanwhile {n}");
+        let file = fs.ncreate(c, fs.root(), Name::new(&name).unwrap(), 0o600).unwrap().node;
+        fs.write(c, file, WriteAt::End, &[n; 3000]).unwrap();
+    }
+    fs.write(c, before, WriteAt::Offset(0), &[2; 20_000]).unwrap();
+    let read = contents(&*fs, &mut ThreadWait::new(), before);
+    assert!(read[..20_000].iter().all(|b| *b == 2) && read[20_000..].iter().all(|b| *b == 1));
+    assert_eq!(listing(&*fs, fs.root()).len(), 52);
+    assert!(!sync.is_finished());
+    slow.let_go();
+    sync.join().unwrap().unwrap();
+    // What the sync promised is there without another, and nothing of what came later.
+    let copy = Arc::new(MemDisk::from_image(512, disk.image()));
+    let then = Hammer::mount(&[copy], MountOptions::default(), &mut ThreadWait::new()).unwrap();
+    assert!(!then.recovery().crashed);
+    assert_eq!(listing(&then, then.root()).len(), 2);
+    let node = stat(&then, "/before").unwrap().node;
+    assert_eq!(contents(&then, &mut ThreadWait::new(), node), [1; 50_000]);
+    Arc::into_inner(fs).unwrap().unmount(&mut ThreadWait::new()).unwrap();
+    assert_clean(disk, "after both groups");
 }
 
 #[test]
