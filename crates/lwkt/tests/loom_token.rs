@@ -106,6 +106,28 @@ fn a_request_loses_no_share() {
     });
 }
 
+/// L4: shares that are added without a look, while others have it alone or ask for that.
+#[test]
+fn a_share_that_is_added_in_vain_is_forgotten() {
+    loom::model(|| {
+        let world = world();
+        let [one, two] = [(); 2].map(|()| {
+            go(&world, |t, m| {
+                let share = Hold::shared(&t.a, None);
+                if share.share() {
+                    m.get();
+                    share.give_up();
+                }
+            })
+        });
+        Hold::alone(&world.0.a, None).with(TRIES, || world.1.add(1)).unwrap();
+        one.join().unwrap();
+        two.join().unwrap();
+        assert_eq!(world.0.a.holders(), Holders::Nobody);
+        Hold::alone(&world.0.a, None).with(0, || world.1.add(1)).unwrap();
+    });
+}
+
 /// L4: nobody comes back who has asked.
 #[test]
 fn a_stale_request_keeps_nobody_out_for_ever() {

@@ -78,7 +78,7 @@ impl Cx<'_> {
         token: &'a Token<T>,
     ) -> (Cx<'a>, HeldShared<'a, T>) {
         let at = Location::caller();
-        let mode = if !self.has(&token.word) && token.word.try_shared(Manners::Polite) {
+        let mode = if !self.has(&token.word) && token.word.share() {
             Mode::Shared
         } else {
             self.hold_slowly(&token.word, Mode::Shared, at)

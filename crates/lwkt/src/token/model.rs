@@ -32,6 +32,11 @@ impl<'a> Hold<'a> {
         self.0.give_up();
     }
 
+    /// As a thread that asks for this share for the first time: holds it, if it says yes.
+    pub fn share(&self) -> bool {
+        self.0.word.share()
+    }
+
     /// Calls `f` with all of them held, which a CPU tries so often.
     pub fn with<R>(&self, mut tries: u32, f: impl FnOnce() -> R) -> Option<R> {
         let wanted = Wanted::default();
