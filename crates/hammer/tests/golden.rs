@@ -60,7 +60,7 @@ fn views_behind_a_port(golden: &Golden, image: &str) -> Result<()> {
     }
     let hammer = Hammer::mount(&devices, MountOptions::default(), &mut ThreadWait::new())?;
     drop(devices);
-    let (server, fs) = FsServer::new(hammer, 4);
+    let (server, fs) = FsServer::new(Arc::new(hammer), 4);
     threads.push(thread::spawn(move || server.run(&mut ThreadWait::new())));
     for view in manifest.views() {
         compare(&fs, &view.root, view.entries, view.times).with_context(|| format!("view {}", view.root))?;

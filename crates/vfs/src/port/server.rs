@@ -15,8 +15,9 @@ use crate::FileSystem;
 /// # #[cfg(feature = "mem")] {
 /// use dfly_hal::ThreadWait;
 /// use dfly_vfs::{Access, FileSystemExt, FsServer, mem::MemFs};
+/// use std::sync::Arc;
 ///
-/// let (server, fs) = FsServer::new(MemFs::new(), 8);
+/// let (server, fs) = FsServer::new(Arc::new(MemFs::new()), 8);
 /// let server = std::thread::spawn(move || server.run(&mut ThreadWait::new()));
 ///
 /// let w = &mut ThreadWait::new();
@@ -29,15 +30,15 @@ use crate::FileSystem;
 /// # }
 /// # Ok::<(), dfly_vfs::Error>(())
 /// ```
-pub struct FsServer<F> {
-    fs: F,
+pub struct FsServer {
+    fs: Arc<dyn FileSystem>,
     shared: Arc<Shared>,
 }
 
-impl<F: FileSystem> FsServer<F> {
+impl FsServer {
     /// A server for `fs`, and the file system for others, of which at most `calls_max` (at least one) calls are under way
     /// at a time; who comes then waits. Each keeps a buffer of up to 64 KiB once it was needed.
-    pub fn new(fs: F, calls_max: usize) -> (Self, PortFs) {
+    pub fn new(fs: Arc<dyn FileSystem>, calls_max: usize) -> (Self, PortFs) {
         let shared = Shared::new(fs.root(), calls_max);
         let client = PortFs::new(shared.clone());
         (Self { fs, shared }, client)
@@ -52,7 +53,7 @@ impl<F: FileSystem> FsServer<F> {
     pub fn run(&self, w: &mut dyn Wait) {
         let mut receiver = self.shared.port.receiver();
         while let Some(mut call) = receiver.wait(w) {
-            call.dispatch(&self.fs, w);
+            call.dispatch(&*self.fs, w);
             call.complete();
         }
     }
@@ -63,14 +64,14 @@ impl<F: FileSystem> FsServer<F> {
     }
 }
 
-impl<F> Drop for FsServer<F> {
+impl Drop for FsServer {
     fn drop(&mut self) {
         // One that never ran leaves nobody waiting either.
         self.shared.port.close();
     }
 }
 
-impl<F> fmt::Debug for FsServer<F> {
+impl fmt::Debug for FsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FsServer").finish_non_exhaustive()
     }

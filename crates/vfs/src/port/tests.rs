@@ -22,6 +22,10 @@ use crate::{
 };
 
 fn start<F: FileSystem + 'static>(fs: F, calls_max: usize, threads: usize) -> (Vec<JoinHandle<()>>, PortFs) {
+    serve(Arc::new(fs), calls_max, threads)
+}
+
+fn serve(fs: Arc<dyn FileSystem>, calls_max: usize, threads: usize) -> (Vec<JoinHandle<()>>, PortFs) {
     let (server, fs) = FsServer::new(fs, calls_max);
     let server = Arc::new(server);
     let run = |_| {
@@ -193,7 +197,7 @@ fn long_files_and_long_directories_come_in_pieces() {
 #[test]
 fn what_is_closed_behind_a_port_is_closed() {
     let mem = Arc::new(MemFs::new());
-    let (servers, fs) = start(Shown(mem.clone()), 2, 1);
+    let (servers, fs) = serve(mem.clone(), 2, 1);
     let w = &mut ThreadWait::new();
     let file = fs.at(w).ncreate("a", 0o644).unwrap().open(Access::Read).unwrap();
     fs.at(w).nremove("a").unwrap();
@@ -232,9 +236,6 @@ fn many_clients_and_servers_share_one_file_system() {
     drop(fs);
     servers.into_iter().for_each(|server| server.join().unwrap());
 }
-
-/// A file system that is shared with the test.
-struct Shown(Arc<MemFs>);
 
 /// Answers nothing but `statfs`: late, by a panic, or by how many it serves at a time.
 struct Odd<S>(S);
@@ -278,19 +279,6 @@ macro_rules! required {
     };
 }
 
-impl FileSystem for Shown {
-    required!(|this: &Self| this.0.clone());
-    fn statfs(&self, c: &mut Call<'_>) -> Result<StatFs> {
-        self.0.statfs(c)
-    }
-    fn ncreate(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>, mode: u16) -> Result<Attr> {
-        self.0.ncreate(c, dir, name, mode)
-    }
-    fn nremove(&self, c: &mut Call<'_>, dir: NodeId, name: Name<'_>) -> Result<()> {
-        self.0.nremove(c, dir, name)
-    }
-}
-
 impl<S: Fn() + Send + Sync> FileSystem for Odd<S> {
     required!(|_: &Self| MemFs::new());
     fn statfs(&self, _: &mut Call<'_>) -> Result<StatFs> {
@@ -331,7 +319,7 @@ fn a_server_that_panics_or_never_ran_is_an_error_and_no_hang() {
     assert_eq!(statfs(&fs).unwrap_err(), Errno::ENXIO);
     fs.close(OpenId(1));
 
-    let (server, fs) = FsServer::new(MemFs::new(), 1);
+    let (server, fs) = FsServer::new(Arc::new(MemFs::new()), 1);
     drop(server);
     assert_eq!(statfs(&fs).unwrap_err(), Errno::ENXIO);
 
