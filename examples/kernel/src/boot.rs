@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The init thread and the shell mount file systems, which takes 22 KiB of stack.
-const INIT_STACK_BYTES: usize = 128 << 10;
+pub(crate) const INIT_STACK_BYTES: usize = 128 << 10;
 
 /// How the machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What a command works with: the tree of names, the place in it, the terminal, and what the kernel knows.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -25,6 +26,8 @@ pub(crate) trait System {
     fn sleep(&self, time: Duration, w: &mut dyn Wait);
     /// A disk by its name.
     fn open_disk(&self, name: &[u8], w: &mut dyn Wait) -> Result<Arc<dyn BlockDevice>, OpenError>;
+    /// Starts a thread of the kernel that does `work`, and ends. An error says why there is none.
+    fn spawn(&self, name: &str, work: Work) -> Result<(), String>;
     /// A kernel message.
     fn say(&self, text: &dyn Display);
     /// The kernel messages.
@@ -36,6 +39,9 @@ pub(crate) trait System {
     /// What sysctl(8) shows, by name.
     fn variables(&self) -> Vec<(String, String)>;
 }
+
+/// What a thread does, with whom it waits.
+pub(crate) type Work = Box<dyn FnOnce(&mut dyn Wait) + Send>;
 
 /// A row of the table of commands.
 pub(crate) struct Command {

@@ -9,9 +9,10 @@ use core::time::Duration;
 
 use dfly_bio::{BlockDevice, BlockOpen as _, OpenError};
 use dfly_hal::{Clock as _, CpuId, Cpus as _, Wait, block_on, sleep_until};
-use dfly_lwkt::{CpuStats, ThreadInfo};
+use dfly_lwkt::{CpuStats, Spec, ThreadInfo};
 
-use super::context::System;
+use super::context::{System, Work};
+use crate::boot::INIT_STACK_BYTES;
 use crate::{Controller, Kernel};
 
 impl System for Kernel {
@@ -27,6 +28,12 @@ impl System for Kernel {
 
     fn open_disk(&self, name: &[u8], w: &mut dyn Wait) -> Result<Arc<dyn BlockDevice>, OpenError> {
         self.disks().open_block(name, w)
+    }
+
+    fn spawn(&self, name: &str, work: Work) -> Result<(), String> {
+        let spec = Spec::new(name).stack_bytes(INIT_STACK_BYTES);
+        // It ends by itself: nobody waits for it.
+        self.scheduler().spawn(CpuId(0), spec, move |cx| work(cx)).map(drop).map_err(|e| e.to_string())
     }
 
     fn say(&self, text: &dyn Display) {

@@ -1,13 +1,13 @@
 //! Commands on a root in memory and HAMMER disks in memory, with a screen that remembers.
 
 use super::*;
-use crate::shell::context::System;
+use crate::shell::context::{System, Work};
 use alloc::string::{String, ToString};
 use core::fmt::Display;
 use core::time::Duration;
 use dfly_bio::{BlockDevice, MemDisk, OpenError};
-use dfly_hal::SpinWait;
 use dfly_hal::sync::Lock;
+use dfly_hal::{SpinWait, ThreadWait};
 use dfly_hammer_image::{Format, demo};
 use dfly_lwkt::ThreadInfo;
 use dfly_vfs::mem::MemFs;
@@ -130,6 +130,11 @@ impl System for Machine {
             _ => return Err(OpenError::NotFound),
         };
         Ok(self.disks[unit].clone())
+    }
+
+    fn spawn(&self, _: &str, work: Work) -> Result<(), String> {
+        std::thread::spawn(move || work(&mut ThreadWait::new()));
+        Ok(())
     }
 
     fn say(&self, text: &dyn Display) {
@@ -437,6 +442,19 @@ fn a_disk_is_mounted_read_and_unmounted() {
         shown("mount -r nvme0:nvme1 mnt; cat mnt/home/hello mnt/home-mirror/hello"),
         "from another file system\n".repeat(2)
     );
+}
+
+#[test]
+fn a_file_system_and_its_disks_behind_ports_show_what_they_show_without() {
+    let script = |options: &str| {
+        let text = format!(
+            "mount -r {options} nvme0:nvme1 /mnt; mount; ls -lR /mnt; cat /mnt/docs/notes; cd /mnt/docs; df -i .\n\
+             hammer history notes; hammer snapls; cd /; umount /mnt; mount"
+        );
+        shown(&text)
+    };
+    assert_eq!(script("-o port"), script(""));
+    assert!(complaint("mount -r -o port nvme2 /mnt").contains("not a HAMMER volume"));
 }
 
 #[test]

@@ -1,19 +1,21 @@
 //! The tree of file systems. Source: mount(8), mount_hammer(8), umount(8), df(1), sync(8).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use dfly_bio::{BlockDevice, DiskServer, Reap};
 use dfly_hammer::{Hammer, MountOptions};
 use dfly_vfs::text::printable;
-use dfly_vfs::{Call, Errno, Error, Last, MountFlags, Mounted, StatFs};
+use dfly_vfs::{Call, Errno, Error, FileSystem, FsServer, Last, MountFlags, Mounted, StatFs};
 
 use crate::shell::context::{Command, Context, Failure, Outcome, say};
 use crate::shell::options::Args;
 
 pub(super) const MOUNT: Command = Command {
     name: "mount",
-    usage: &["", "-r [-o cache=bytes] [-t hammer] volume[:volume ...] directory"],
+    usage: &["", "-r [-o cache=bytes,port] [-t hammer] volume[:volume ...] directory"],
     about: "mount a HAMMER file system, or list what is mounted",
     run: mount,
 };
@@ -41,9 +43,11 @@ fn attach(ctx: &mut Context<'_>, args: &Args<'_>, volumes: &[u8], directory: &[u
     }
     let mut options = MountOptions::default();
     let mut read_only = args.has('r');
+    let mut placed = Placed::Here;
     for option in args.values('o').flat_map(|list| list.split(|&b| b == b',')) {
         match option {
             b"ro" | b"rdonly" => read_only = true,
+            b"port" => placed = Placed::BehindPorts,
             _ => {
                 let cache = option.strip_prefix(b"cache=").and_then(bytes);
                 options.cache_bytes = cache.ok_or_else(|| Failure::new(option, "option not supported"))?;
@@ -59,7 +63,11 @@ fn attach(ctx: &mut Context<'_>, args: &Args<'_>, volumes: &[u8], directory: &[u
         volumes.split(|&b| b == b':').map(|n| n.strip_prefix(b"/dev/").unwrap_or(n)).collect();
     let mut devices = Vec::new();
     for name in &names {
-        devices.push(ctx.system.open_disk(name, ctx.w).map_err(|e| Failure::new(name, e))?);
+        let disk = ctx.system.open_disk(name, ctx.w).map_err(|e| Failure::new(name, e))?;
+        devices.push(match placed {
+            Placed::Here => disk,
+            Placed::BehindPorts => serve_disk(ctx, name, disk)?,
+        });
     }
     let from = names.join(&b':');
     if ctx.mounted_from(&from).is_some() {
@@ -77,10 +85,45 @@ fn attach(ctx: &mut Context<'_>, args: &Args<'_>, volumes: &[u8], directory: &[u
     }
     let on = ctx.absolute(directory);
     let figures = Arc::downgrade(&hammer);
-    let mounted = ctx.mounts.mount(&mut Call::new(ctx.w), &at, hammer, &from, &on);
+    let fs = match placed {
+        Placed::Here => hammer,
+        Placed::BehindPorts => serve(ctx, &from, hammer)?,
+    };
+    let mounted = ctx.mounts.mount(&mut Call::new(ctx.w), &at, fs, &from, &on);
     mounted.map_err(|e| Failure::new(directory, e))?;
     ctx.hammers.push((from, figures));
     Ok(())
+}
+
+/// Where a file system and its disks run.
+#[derive(Clone, Copy)]
+enum Placed {
+    /// In whichever thread calls them.
+    Here,
+    /// In threads of their own, behind message ports. They end when the file system is unmounted.
+    BehindPorts,
+}
+
+/// Requests that a disk behind a port has at a time.
+const REQUESTS_MAX: usize = 32;
+/// Calls of a file system behind a port that are under way at a time.
+const CALLS_MAX: usize = 8;
+
+fn serve_disk(
+    ctx: &Context<'_>,
+    name: &[u8],
+    disk: Arc<dyn BlockDevice>,
+) -> Result<Arc<dyn BlockDevice>, Failure> {
+    let (server, disk) = DiskServer::new(disk, REQUESTS_MAX, Reap::Elsewhere);
+    let thread = alloc::format!("{} port", printable(name));
+    ctx.system.spawn(&thread, Box::new(move |w| server.run(w))).map_err(|e| Failure::new(name, e))?;
+    Ok(Arc::new(disk))
+}
+
+fn serve(ctx: &Context<'_>, from: &[u8], fs: Arc<dyn FileSystem>) -> Result<Arc<dyn FileSystem>, Failure> {
+    let (server, fs) = FsServer::new(fs, CALLS_MAX);
+    ctx.system.spawn("hammer port", Box::new(move |w| server.run(w))).map_err(|e| Failure::new(from, e))?;
+    Ok(Arc::new(fs))
 }
 
 /// A number of bytes, with the suffixes of strtonum(3)'s friends: `k`, `m`, `g`.
