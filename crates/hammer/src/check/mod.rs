@@ -31,10 +31,10 @@ pub use finding::{Finding, Kind, ObjectRef, Severity, Values};
 
 use crate::error::{Error, MountError, Structure};
 use crate::media::{BATCH, Media};
+use crate::mount;
 use crate::ondisk::{BUFFER_SIZE, Offset};
 use crate::pages::Pages;
 use crate::recovery::{self, Recovery};
-use crate::{freemap, mount};
 
 /// How much is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,11 +166,6 @@ fn place(e: &Error) -> Offset {
         Error::Device { volume, .. } => Offset::new(crate::ondisk::Zone::RAW_VOLUME, volume, 0),
         _ => Offset::NONE,
     }
-}
-
-/// Where layer 1 lies.
-fn layer1_table(media: &Media) -> Offset {
-    freemap::layer1_table(media)
 }
 
 /// Whether an address is that of a readable buffer.

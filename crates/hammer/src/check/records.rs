@@ -121,31 +121,25 @@ fn extent(media: &Media, e: &Element) -> Option<(Offset, u32)> {
 }
 
 /// Hands a record to those who compare across the tree.
-pub(super) fn collect(
-    media: &Media,
-    w: &mut dyn Wait,
-    e: &Element,
-    places: &mut Window,
-    links: &mut Links,
-) -> Result<(), Error> {
+pub(super) fn collect(media: &Media, w: &mut dyn Wait, e: &Element, places: &mut Window, links: &mut Links) {
     let object = object_of(e);
     let rec_type = RecType(e.base.rec_type.get());
-    let Some((at, len)) = extent(media, e) else { return Ok(()) };
+    let Some((at, len)) = extent(media, e) else { return };
     let what = if rec_type == RecType::DATA { Use::Data } else { Use::Record };
     places.add(Extent::new(at, len, object, what));
     let wanted = matches!(rec_type, RecType::INODE | RecType::DIRENTRY);
     if !wanted || links.is_done() || !e.base.visible_at(Tid::MAX) {
-        return Ok(());
+        return;
     }
     // What cannot be read was found by the first walk.
-    let Ok(record) = Record::load_unchecked(media, w, e) else { return Ok(()) };
+    let Ok(record) = Record::load_unchecked(media, w, e) else { return };
     let link = if rec_type == RecType::INODE {
-        let Ok(inode) = record.view::<InodeData>() else { return Ok(()) };
+        let Ok(inode) = record.view::<InodeData>() else { return };
         let nlinks = u32::try_from(inode.nlinks.get()).unwrap_or(u32::MAX);
         let parent = inode.parent_obj_id.get();
         Link { object, at, what: What::Inode { parent, nlinks, obj_type: inode.obj_type } }
     } else {
-        let Ok(head) = record.view::<DirentHead>() else { return Ok(()) };
+        let Ok(head) = record.view::<DirentHead>() else { return };
         let target = ObjectRef { pfs: object.pfs, obj_id: head.obj_id.get() };
         Link {
             object: target,
@@ -154,7 +148,6 @@ pub(super) fn collect(
         }
     };
     links.add(link);
-    Ok(())
 }
 
 impl<'m> Records<'m> {

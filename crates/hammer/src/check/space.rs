@@ -5,8 +5,9 @@ use core::ops::Range;
 
 use dfly_hal::Wait;
 
-use super::{Depth, Finding, Kind, Log, ObjectRef, layer1_table};
+use super::{Depth, Finding, Kind, Log, ObjectRef};
 use crate::error::{Error, Structure};
+use crate::freemap::layer1_table;
 use crate::media::Media;
 use crate::ondisk::freemap::{LAYER1_PER_VOLUME, LAYER2_ENTRIES, Layer1, Layer2};
 use crate::ondisk::volume::VolumeHeader;

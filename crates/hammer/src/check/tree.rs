@@ -7,10 +7,10 @@ use super::records::{self, Records};
 use super::space::{Extent, Space, Use, Window};
 use super::{Finding, Kind, Log, ObjectRef, Options};
 use crate::btree::{MAX_DEPTH, NodeRef};
-use crate::error::{Error, MountError};
+use crate::error::MountError;
 use crate::inspect::{ElementFault, NodeFault, NodeReport, Nodes};
 use crate::media::Media;
-use crate::ondisk::node::{Key, NODE_SIZE, TYPE_INTERNAL, TYPE_LEAF};
+use crate::ondisk::node::{Element, Key, NODE_SIZE, TYPE_INTERNAL, TYPE_LEAF};
 use crate::ondisk::{BIG_BLOCK_SIZE, Offset};
 
 /// The least budget.
@@ -29,7 +29,7 @@ pub(super) fn walk_all(
     let mut records = Some(Records::new(media, options.depth));
     while !places.is_done() || !links.is_done() {
         log.report.passes += 1;
-        walk(media, w, records.as_mut(), &mut places, &mut links, log)?;
+        walk(media, w, records.as_mut(), &mut places, &mut links, log);
         if let Some(records) = records.take() {
             records.finish(log);
         }
@@ -51,7 +51,7 @@ fn walk(
     places: &mut Window,
     links: &mut Links,
     log: &mut Log<'_>,
-) -> Result<(), Error> {
+) {
     let mut nodes = Nodes::new(media);
     // How many children the nodes on the way down have.
     let mut counts = [0; MAX_DEPTH];
@@ -85,11 +85,10 @@ fn walk(
             if let Some(records) = first.as_deref_mut() {
                 records.look(w, e, report.at, log);
             }
-            records::collect(media, w, e, places, links)?;
+            records::collect(media, w, e, places, links);
         }
         log.progress();
     }
-    Ok(())
 }
 
 /// Whether an address lies in a big-block that is there as a whole.
@@ -122,9 +121,10 @@ fn check_node(
         if node.parent.get() != 0 {
             found(Kind::NodeParent);
         }
-        let ends = elements.first().zip(elements.last()).map(|(a, b)| (a.base, b.base));
-        let right = |(first, last): (crate::ondisk::node::BaseElement, crate::ondisk::node::BaseElement)| {
-            first.key() == Key::BEGIN && first.delete_tid.get() == 1 && last.key() == Key::END
+        let ends = elements.first().zip(elements.last());
+        let right = |(first, last): (&Element, &Element)| {
+            let begins = first.base.key() == Key::BEGIN && first.base.delete_tid.get() == 1;
+            begins && last.base.key() == Key::END
         };
         if node.node_type == TYPE_INTERNAL && !ends.is_some_and(right) {
             found(Kind::RootBounds);
