@@ -76,17 +76,21 @@ impl<H: Dma + Clone> Port<H> {
     }
 
     /// Clears what made the handler mask the port's interrupts, and says whether that is a reason to stop.
+    ///
+    /// What the handler noted may be of a time before the port was reset or restarted. So the registers that keep what
+    /// happened decide, which are cleared on the way up: PxSERR, and the device's own.
     pub(super) fn attend<W: Window>(&mut self, env: &Env<'_, H, W>, seen: PortInterrupts) -> Option<Why> {
+        let serr = self.regs.serr().read(env.window);
         self.clear_errors(env);
-        let link = seen.any(PortInterrupts::new().with_pcs(true).with_cpds(true))
-            || (seen.prcs() && !self.saves_power(env));
-        if link || (seen.prcs() && !self.regs.ssts().read(env.window).is_up()) {
-            Some(Why::Link)
-        } else if seen.any(PortInterrupts::BROKEN) {
-            Some(Why::Interface)
-        } else {
-            seen.tfes().then_some(Why::Task)
+        let changed = serr.x() || (serr.n() && !self.saves_power(env));
+        if seen.any(PortInterrupts::LINK) && (changed || !self.regs.ssts().read(env.window).is_up()) {
+            return Some(Why::Link);
         }
+        if seen.any(PortInterrupts::BROKEN) {
+            return Some(Why::Interface);
+        }
+        let failed = seen.tfes() && AtaStatus(self.regs.tfd().read(env.window).status()).is_error();
+        failed.then_some(Why::Task)
     }
 
     /// Clears PxSERR, which some interrupts show, and lets all come again.

@@ -2,16 +2,18 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use dfly_ahci::model::{Abilities, Fault, Mistake, Pattern};
-use dfly_ahci::spec::PortInterrupts;
-use dfly_ahci::{Config, Interrupts};
+use dfly_ahci::model::{Abilities, Fault, Mistake, Model, Pattern};
+use dfly_ahci::spec::{Command, PortInterrupts};
+use dfly_ahci::{Ahci, Config, Interrupts};
+use dfly_hal::SpinWait;
+use dfly_hal::fake::FakeHal;
 
-use crate::bench::{Bench, disk, flush, read, submit};
+use crate::bench::{Bench, TestAhci, disk, flush, read, submit};
 
 struct Woken(AtomicU64);
 
@@ -151,6 +153,53 @@ fn a_lost_interrupt_costs_a_second() {
         assert_eq!(pending.try_take().unwrap().status(), Ok(()));
         drop((ahci, device));
         bench.is_clean();
+    }
+}
+
+#[test]
+fn what_a_handler_noted_before_a_reset_is_no_reason_for_another() {
+    // The handler runs at once, in the middle of whatever the driver does.
+    for settling in [0, 1, 2, 5] {
+        let hal = Arc::new(FakeHal::new());
+        let driver: Arc<OnceLock<Weak<TestAhci>>> = Arc::default();
+        let (wake, abilities) = (driver.clone(), Abilities { settling, ..Abilities::default() });
+        let model = Model::with(hal.clone(), vec![disk(512, 1 << 20)], abilities);
+        let model = Arc::new(model.interrupting(Box::new(move || {
+            if let Some(ahci) = wake.get().and_then(Weak::upgrade) {
+                ahci.interrupt();
+            }
+        })));
+        let mut idle = || {
+            hal.advance_to_next();
+        };
+        let ahci = Ahci::attach(model.clone(), hal.clone(), CONFIG, &mut SpinWait::new(&mut idle));
+        let ahci = Arc::new(ahci.unwrap());
+        driver.set(Arc::downgrade(&ahci)).unwrap();
+        let device = ahci.disk(0).unwrap();
+        let log = Pattern::of(Command::READ_LOG_EXT);
+        for (pattern, mistake) in [
+            (Pattern { skip: 2, ..Pattern::NEXT }, Mistake::Interface),
+            (Pattern { skip: 9, ..Pattern::NEXT }, Mistake::Status(0x41, 0x84)),
+            (log, Mistake::Status(0x51, 0x04)),
+            (Pattern { skip: 20, ..Pattern::NEXT }, Mistake::Status(0x41, 0x84)),
+        ] {
+            model.inject(Fault::Command(pattern, mistake));
+        }
+        for _ in 0..5 {
+            let pending = submit(&device, (0..8).map(|i| read(i * 512, 512)));
+            for _ in 0..1000 {
+                hal.advance(Duration::from_micros(500));
+                ahci.poll();
+            }
+            for pending in pending {
+                assert_eq!(pending.try_take().unwrap().status(), Ok(()));
+            }
+        }
+        let stats = ahci.stats();
+        assert_eq!((stats.recoveries, stats.link_changes, stats.errors), (3, 0, 0), "{settling}: {stats:?}");
+        drop((device, ahci));
+        assert_eq!(hal.faults(), []);
+        assert_eq!(model.counts().misuse, 0);
     }
 }
 
