@@ -20,6 +20,11 @@ fn main() -> ExitCode {
         let listed: Vec<&str> = IMAGES.iter().copied().filter(|image| !NOT_LISTED.contains(image)).collect();
         suite.each("the shell shows what the manifest says", &listed, facts);
         suite.each("the shell shows what the manifest says, by AHCI", &["basic", "multivol"], facts_by_ahci);
+        suite.each(
+            "the shell shows what the manifest says, behind ports",
+            &["basic", "multivol"],
+            facts_behind_ports,
+        );
         suite.test("a line that is missing or different is noticed", differences);
         suite.test("the machine boots in no time", boot);
     })
@@ -39,6 +44,18 @@ fn facts_by_ahci(golden: &Golden, image: &str) -> Result<()> {
     let views = manifest.views();
     let session = Session::new(&disks(&manifest, "ahci"), &views);
     let output = vkernel("ahci", &golden.volumes(image)?, &session.script())?;
+    session.check(&without_kernel_messages(&output))
+}
+
+/// The file system and each of its disks in threads of their own.
+fn facts_behind_ports(golden: &Golden, image: &str) -> Result<()> {
+    let manifest = golden.manifest(image)?;
+    let views = manifest.views();
+    let session = Session::new(&disks(&manifest, "nvme"), &views);
+    let script = session.script();
+    let behind_ports = script.replace("mount -r ", "mount -r -o port ");
+    ensure!(behind_ports != script, "nothing is mounted");
+    let output = vkernel("nvme", &golden.volumes(image)?, &behind_ports)?;
     session.check(&without_kernel_messages(&output))
 }
 
