@@ -32,7 +32,7 @@ fuzz_target!(
         if how % 4 != 0 {
             options.depth = Depth::Quick;
         }
-        let (base, image) = Base::broken(&BASES, &mut input);
+        let (base, image, _) = Base::broken(&BASES, &mut input);
         let devices = base.devices(&image);
         let mut idle = || ();
         let w = &mut SpinWait::new(&mut idle);

@@ -36,8 +36,8 @@ fuzz_target!(
     |input: &[u8]| {
         let mut input = Input(input);
         let recovery = if input.byte() % 4 == 0 { RecoveryMode::Raw } else { RecoveryMode::InMemory };
-        let (base, image) = Base::broken(&BASES, &mut input);
-        explore(&base.devices(&image), recovery, base.past);
+        let (base, image, past) = Base::broken(&BASES, &mut input);
+        explore(&base.devices(&image), recovery, past);
     }
 );
 

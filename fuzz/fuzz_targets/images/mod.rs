@@ -54,8 +54,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// One input's image: the first bytes choose it, the others break it.
-    pub fn broken<'b>(bases: &'b [Self], input: &mut Input<'_>) -> (&'b Self, Image) {
+    /// One input's image, and its past: the first bytes choose it, the others break it.
+    pub fn broken<'b>(bases: &'b [Self], input: &mut Input<'_>) -> (&'b Self, Image, Tid) {
         let base = &bases[input.below(bases.len())];
         let mut image = base.image.clone();
         for fault in 0..FAULTS {
@@ -64,7 +64,7 @@ impl Base {
             }
             base.break_it(&mut image, input, fault);
         }
-        (base, image)
+        (base, image, base.past)
     }
 
     fn new((image, past): (Image, Tid)) -> Self {
