@@ -601,8 +601,11 @@ impl Port {
         if outside.abilities.queue_errors == QueueErrors::Finish {
             let bit = 1 << slot;
             self.held |= bit;
+            // What they leave in the registers stays there.
             self.process(outside);
             self.held &= !bit;
+            self.fail(PortInterrupts::new().with_tfes(true).with_sdbs(true));
+            return;
         } else {
             let mut page = QueuedError::new_zeroed();
             (page.tag, page.status, page.error) = (slot, outcome.status, outcome.error);
@@ -620,7 +623,6 @@ impl Port {
             self.held = 0;
             self.late.clear();
         }
-        self.tfd = TaskFileData::new().with_status(outcome.status).with_error(outcome.error);
         self.fail(PortInterrupts::new().with_tfes(true).with_sdbs(true));
     }
 

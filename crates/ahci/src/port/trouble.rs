@@ -77,8 +77,8 @@ impl<H: Dma + Clone> Port<H> {
 
     /// Clears what made the handler mask the port's interrupts, and says whether that is a reason to stop.
     ///
-    /// What the handler noted may be of a time before the port was reset or restarted. So the registers that keep what
-    /// happened decide, which are cleared on the way up: PxSERR, and the device's own.
+    /// What the handler noted may be of a time before the port was reset or restarted. So of the link PxSERR decides, which is
+    /// cleared on the way up; and nobody is blamed for a failed command unless the device's registers say that one failed.
     pub(super) fn attend<W: Window>(&mut self, env: &Env<'_, H, W>, seen: PortInterrupts) -> Option<Why> {
         let serr = self.regs.serr().read(env.window);
         self.clear_errors(env);
@@ -89,8 +89,7 @@ impl<H: Dma + Clone> Port<H> {
         if seen.any(PortInterrupts::BROKEN) {
             return Some(Why::Interface);
         }
-        let failed = seen.tfes() && AtaStatus(self.regs.tfd().read(env.window).status()).is_error();
-        failed.then_some(Why::Task)
+        (seen.tfes() && self.slots.issued() != 0).then_some(Why::Task)
     }
 
     /// Clears PxSERR, which some interrupts show, and lets all come again.
@@ -144,7 +143,7 @@ impl<H: Dma + Clone> Port<H> {
         let (status, error) = self.last_error;
         let one = |this: &Self, slot| {
             let failure = this.failure_of(slot, status, error);
-            Verdict::One { slot, failure, transport: error.is_transport() }
+            Verdict::One { slot, failure, transport: may_pass(status, error) }
         };
         let Some(device) = self.device else { return Verdict::All };
         if self.slots.class() == Class::Single {
@@ -248,7 +247,7 @@ impl<H: Dma + Clone> Port<H> {
         if taken.is_power_of_two() {
             let (status, error) = self.last_error;
             let slot = taken.trailing_zeros() as u8;
-            self.sentence(env, slot, self.failure_of(slot, status, error), error.is_transport(), done);
+            self.sentence(env, slot, self.failure_of(slot, status, error), may_pass(status, error), done);
         } else {
             self.suspect(env, taken);
         }
@@ -289,4 +288,10 @@ impl<H: Dma + Clone> Port<H> {
             wants => ControlFlow::Break(wants),
         }
     }
+}
+
+/// Whether to try again may help: it was the interface, or the registers do not say that anything failed. (With QEMU those of
+/// the others, who go on and succeed, take the place of what the failed one has left there.)
+const fn may_pass(status: AtaStatus, error: AtaError) -> bool {
+    error.is_transport() || !status.is_error()
 }
