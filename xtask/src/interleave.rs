@@ -16,7 +16,7 @@ const WITH_UNSAFE: [(&str, &str); 6] = [
     ("dfly-ahci", "std,fake"),
     ("dfly-bio", "std,dfly-hal/fake,dfly-hal/conformance"),
     ("dfly-hal", "std,dfly-hal/fake,dfly-hal/conformance"),
-    ("dfly-lwkt", "std"),
+    ("dfly-lwkt", "std,trace"),
     ("dfly-msgport", "std,dfly-hal/fake,dfly-hal/conformance"),
     ("dfly-nvme", "std,fake"),
 ];

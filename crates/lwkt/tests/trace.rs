@@ -58,10 +58,12 @@ fn a_ring_forgets_what_is_oldest_and_without_room_there_is_none() {
     }
     // What is being written is left out.
     let on_cpu = || events(machine.scheduler()).iter().filter(|event| event.cpu == CpuId(0)).count();
-    while on_cpu() < 4 {
-        std::thread::yield_now();
+    loop {
+        match on_cpu() {
+            0..4 => std::thread::yield_now(),
+            all => break assert_eq!(all, 4),
+        }
     }
-    assert_eq!(on_cpu(), 4);
     let machine = Machine::start(1, Config::default()).unwrap();
     sleeper(&machine);
     assert_eq!(events(machine.scheduler()), []);
