@@ -282,6 +282,8 @@ impl<C: Cpus, const DEPTH: usize> IpiQueues<C, DEPTH> {
             return;
         }
         let _nest = self.enter(me, cpu);
+        // Of a drain that a callback's panic has ended: a CPU whose callbacks always panic stops, too.
+        self.stay_stopped(me, cpu);
         self.pass(me, cpu);
         self.stay_stopped(me, cpu);
     }
