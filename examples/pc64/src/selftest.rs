@@ -366,7 +366,7 @@ fn preempts(cx: &mut Cx<'_>) -> Outcome {
 
 /// One CPU runs a function on all of them, whose threads do nothing that would let them look.
 fn functions(cx: &mut Cx<'_>) -> Outcome {
-    const ROUNDS: u64 = 50;
+    const ROUNDS: u64 = 10;
     static RAN: AtomicU64 = AtomicU64::new(0);
     static READY: AtomicU64 = AtomicU64::new(0);
     static OVER: AtomicU64 = AtomicU64::new(0);
@@ -426,7 +426,7 @@ fn turns(cx: &mut Cx<'_>) -> Outcome {
 /// Every CPU's threads go round all CPUs, by themselves and given away, while interrupts preempt them, and end where they will.
 fn moves(cx: &mut Cx<'_>) -> Outcome {
     const THREADS: u32 = 3;
-    const ROUNDS: u32 = 100;
+    const ROUNDS: u32 = 40;
     let (expected, count, first) = (compute(), cpu::count(), cx.cpu().0);
     let ended = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
