@@ -90,7 +90,7 @@ fn where_threads_share_thread_locals_they_stay_unless_somebody_promises() {
 
 #[test]
 fn wakes_find_a_thread_wherever_it_is() {
-    const ROUNDS: u32 = if cfg!(miri) { 6 } else { 300 };
+    const ROUNDS: u32 = if cfg!(miri) { 3 } else { 300 };
     let machine = machine(2);
     let wakes = Arc::new(AtomicU32::new(0));
     let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
@@ -117,7 +117,7 @@ fn wakes_find_a_thread_wherever_it_is() {
 #[test]
 fn tokens_are_given_up_on_the_way_and_taken_on_the_other_cpu() {
     static TOKEN: Token<(u32, u32)> = Token::new((0, 0));
-    const ROUNDS: u32 = if cfg!(miri) { 5 } else { 200 };
+    const ROUNDS: u32 = if cfg!(miri) { 2 } else { 200 };
     let machine = machine(2);
     let threads = [0, 1].map(|id| {
         spawn(&machine, CpuId(id), "holder", move |cx| {
@@ -285,7 +285,7 @@ fn a_slot_goes_home() {
 #[test]
 fn a_storm_of_moves() {
     const THREADS: u32 = if cfg!(miri) { 3 } else { 8 };
-    const ROUNDS: u32 = if cfg!(miri) { 4 } else { 500 };
+    const ROUNDS: u32 = if cfg!(miri) { 2 } else { 500 };
     static STARTED: AtomicU64 = AtomicU64::new(0);
     static ENDED: AtomicU64 = AtomicU64::new(0);
     let machine = machine(3);
