@@ -14,13 +14,13 @@ fn events(scheduler: &Scheduler) -> Vec<Event> {
     events
 }
 
-/// A thread that sleeps once, from its beginning to its end.
-fn sleeper(machine: &Machine) -> ThreadId {
+/// A thread that sleeps once, from its beginning to its end; it is woken when `sleeps` says so, too.
+fn sleeper(machine: &Machine, sleeps: impl Fn(ThreadId) -> bool) -> ThreadId {
     let scheduler = machine.scheduler();
     let thread = scheduler.spawn(CpuId(0), "sleeper".into(), |cx| cx.interlock(Ident(1)).wait(None).unwrap());
     let thread = thread.unwrap();
     let mut asleep = false;
-    while !asleep {
+    while !asleep || !sleeps(thread.id()) {
         scheduler.threads(&mut |thread| asleep |= thread.sleeps_on.is_some());
         std::thread::yield_now();
     }
@@ -33,7 +33,12 @@ fn sleeper(machine: &Machine) -> ThreadId {
 #[test]
 fn a_trace_tells_the_life_of_a_thread() {
     let machine = Machine::start(1, Config::default().trace_events(64)).unwrap();
-    let id = sleeper(&machine);
+    // Once it is off its CPU.
+    let switched = |id| {
+        let all = events(machine.scheduler());
+        all.iter().any(|event| matches!(event.kind, Kind::Switch { from: Some(from), .. } if from == id))
+    };
+    let id = sleeper(&machine, switched);
     let about = |event: &&Event| match event.kind {
         Kind::Switch { from, to } => from == Some(id) || to == Some(id),
         Kind::Block { thread } | Kind::Wake { thread } => thread == id,
@@ -54,7 +59,7 @@ fn a_trace_tells_the_life_of_a_thread() {
 fn a_ring_forgets_what_is_oldest_and_without_room_there_is_none() {
     let machine = Machine::start(1, Config::default().trace_events(4)).unwrap();
     for _ in 0..3 {
-        sleeper(&machine);
+        sleeper(&machine, |_| true);
     }
     // What is being written is left out.
     let on_cpu = || events(machine.scheduler()).iter().filter(|event| event.cpu == CpuId(0)).count();
@@ -65,6 +70,6 @@ fn a_ring_forgets_what_is_oldest_and_without_room_there_is_none() {
         }
     }
     let machine = Machine::start(1, Config::default()).unwrap();
-    sleeper(&machine);
+    sleeper(&machine, |_| true);
     assert_eq!(events(machine.scheduler()), []);
 }
