@@ -10,7 +10,9 @@ use std::thread;
 
 use dfly_hal::{Clock, CpuId, Cpus, Instant, ThreadWait, block_on};
 use dfly_lwkt::host::{HostPlatform, Machine};
-use dfly_lwkt::{Config, ConfigError, JoinError, Platform, RunError, Scheduler, SpawnError, Spec};
+use dfly_lwkt::{
+    Config, ConfigError, JoinError, Platform, RunError, Scheduler, SpawnError, Spec, StackMemory,
+};
 
 const CPU0: CpuId = CpuId(0);
 
@@ -250,6 +252,42 @@ fn a_waker_that_comes_too_late_harms_nobody() {
     have_exited(2);
 }
 
+/// A host that does not say that its stacks are guarded.
+struct Unguarded(HostPlatform);
+
+// SAFETY: the host's.
+unsafe impl Cpus for Unguarded {
+    fn this(&self) -> CpuId {
+        self.0.this()
+    }
+    fn count(&self) -> u32 {
+        self.0.count()
+    }
+    fn raise_ipi(&self, to: CpuId) {
+        self.0.raise_ipi(to);
+    }
+}
+
+impl Clock for Unguarded {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+    fn wake_at(&self, at: Instant, waker: &Waker) {
+        self.0.wake_at(at, waker);
+    }
+}
+
+impl Platform for Unguarded {
+    fn halt(&self, ready: &dyn Fn() -> bool) {
+        self.0.halt(ready);
+    }
+    fn stack(&self, bytes: usize) -> Option<StackMemory> {
+        let memory = StackMemory::allocate(bytes)?;
+        // SAFETY: the same memory, of which less is promised.
+        Some(unsafe { StackMemory::new(memory.bottom(), memory.bytes(), 0) })
+    }
+}
+
 #[test]
 #[cfg(all(target_arch = "x86_64", not(any(windows, miri))))]
 fn a_thread_that_overflows_its_stack_panics_at_its_next_switch_by_name() {
@@ -265,7 +303,9 @@ fn a_thread_that_overflows_its_stack_panics_at_its_next_switch_by_name() {
             old(panic);
         }
     }));
-    let machine = Machine::start(1, Config::default()).unwrap();
+    let platform = Arc::new(Unguarded(HostPlatform::new(1)));
+    let attach = platform.clone();
+    let machine = Machine::start_with(platform, Config::default(), move |id| attach.0.attach(id)).unwrap();
     let spec = Spec::new("greedy").stack_bytes(64 << 10);
     let greedy = machine.scheduler().spawn(CPU0, spec, |cx| {
         let here = 0_u8;
