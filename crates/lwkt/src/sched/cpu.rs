@@ -144,7 +144,7 @@ impl Cpu {
             idle: Context::new(),
             sections: Sections::new(attention),
             local: UnsafeCell::new(Local {
-                run_queue: Queue::new(id, policy),
+                run_queue: Queue::new(scheduler, id, policy),
                 victim: None,
                 departed: None,
                 since: None,
@@ -170,6 +170,12 @@ impl Cpu {
     #[inline]
     pub(crate) fn platform(&self) -> &'static dyn Platform {
         self.scheduler.platform()
+    }
+
+    /// Whether it runs threads: its sections count from then on.
+    #[cfg(not(any(feature = "std", loom)))]
+    pub(crate) fn runs(&self) -> bool {
+        self.role.load(Ordering::Relaxed) == ON
     }
 
     pub(crate) fn current(&self) -> Option<&'static Thread> {
@@ -643,8 +649,8 @@ impl Cpu {
         &to.context
     }
 
-    /// The thread to run next: the one that the caller has preempted, or from the run queue, with its tokens; none where the CPU is to be idle, or is to end.
-    /// Threads whose tokens are not to be had are passed over.
+    /// The thread to run next: the one that the caller has preempted, or from the run queue, with its tokens; none where
+    /// the CPU is to be idle, or is to end. Threads whose tokens are not to be had are passed over.
     ///
     /// # Safety
     /// The caller is on this CPU, in thread or idle context.
@@ -673,7 +679,7 @@ impl Cpu {
     }
 
     /// Lets more important threads of an interrupt's priority run before `me` goes on, one after the other, each until it
-    /// waits, yields or ends. Not those that want tokens, which `me` may hold.
+    /// waits, yields or ends. Not those whose tokens are not to be had, which `me` may hold.
     ///
     /// # Safety
     /// The caller is `me`, on this CPU, with a section open, which is at its end but for this.
@@ -681,11 +687,14 @@ impl Cpu {
         let mine = me.seen.priority();
         while !self.scheduler.is_stopped() {
             let now = self.now();
+            let has_its_tokens = |thread: &'static Thread| {
+                // SAFETY: this is the CPU of the thread, which is on the run queue and so does not run.
+                unsafe { thread.wanted.take(1) }
+            };
             let next = |local: &mut Local| {
                 self.collect(local);
-                let next = local
-                    .run_queue
-                    .pop_above(mine.max(Priority::BELOW_INTERRUPT), |thread| !thread.wanted.is_any());
+                let above = mine.max(Priority::BELOW_INTERRUPT);
+                let next = local.run_queue.pop_above(above, has_its_tokens);
                 if next.is_some() {
                     me.hook.set_next(local.victim.replace(me));
                 } else if local.run_queue.best().is_some_and(|best| best > mine) {

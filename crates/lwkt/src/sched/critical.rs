@@ -156,7 +156,9 @@ impl Cpu {
     /// running thread or its idle context, without a section.
     #[cold]
     pub(crate) fn attend(&self) {
-        if preempt::is_here(self) && !self.platform().in_interrupt() && !is_panicking() {
+        // The idle context is nobody's: it always may, also where a thread waits while it unwinds.
+        let may = || self.current().is_none() || (!self.platform().in_interrupt() && !is_panicking());
+        if preempt::is_here(self) && may() {
             self.attend_with(|| (), || ());
         }
     }
@@ -174,7 +176,7 @@ impl Cpu {
 
     /// The same as [`attend`](Self::attend), by an interrupt on its way back to the thread.
     pub(crate) fn interrupt_exit(&self, let_in: fn(), keep_out: fn()) {
-        if self.current().is_some() {
+        if preempt::is_here(self) && self.current().is_some() && !is_panicking() {
             self.attend_with(let_in, keep_out);
         }
     }
@@ -227,7 +229,7 @@ impl Drop for Round<'_> {
 }
 
 /// While an OS thread unwinds, no other thread may use it.
-fn is_panicking() -> bool {
+pub(crate) fn is_panicking() -> bool {
     #[cfg(feature = "std")]
     return std::thread::panicking();
     #[cfg(not(feature = "std"))]

@@ -83,4 +83,7 @@ pub enum MigrateError {
     /// The CPU runs no threads any more.
     #[error("{0} runs no threads any more")]
     Left(CpuId),
+    /// A panic unwinds the thread: who counts that does so for each OS thread.
+    #[error("a thread that unwinds stays where it is")]
+    Unwinding,
 }

@@ -60,7 +60,8 @@ impl Handle {
         self.exit.is_done()
     }
 
-    /// Blocks until the thread has ended. A thread that waits for itself waits for ever.
+    /// Blocks until the thread has ended. A thread that waits for itself waits for ever. Inside of a thread `w` is its
+    /// [`Cx`](crate::Cx): what parks the OS thread, as `ThreadWait` does, would park its CPU.
     pub fn join(mut self, w: &mut dyn Wait) -> Result<(), JoinError> {
         loop {
             // Without a deadline only a waiter that does not wait gives up.

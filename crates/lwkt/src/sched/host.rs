@@ -175,8 +175,17 @@ impl Machine {
     }
 
     /// Waits until the scheduler is stopped, by whomever, and its CPUs have ended.
+    ///
+    /// # Panics
+    /// On a CPU of the machine, which would wait for itself.
     pub fn wait(mut self) {
+        assert!(!self.is_mine(), "a CPU of the machine waits for the machine's end");
         self.join();
+    }
+
+    /// Whether the caller is one of its threads or CPUs.
+    fn is_mine(&self) -> bool {
+        self.scheduler.this() != CpuId::NONE
     }
 
     fn join(&mut self) {
@@ -196,7 +205,10 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.scheduler.stop();
-        self.join();
+        // A thread of its own that drops it is among those that the stop leaves where they are.
+        if !self.is_mine() {
+            self.join();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use dfly_hal::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sched::arch;
 use crate::sched::cpu::{Cpu, Departed};
+use crate::sched::critical::is_panicking;
 use crate::sched::cx::Cx;
 use crate::sched::error::MigrateError;
 use crate::sched::info::{ThreadId, ThreadState};
@@ -40,11 +41,11 @@ impl Parting {
         self.0.store(HERE, Ordering::Relaxed);
     }
 
-    /// (16) To OUT, by its CPU; the goal if that was said before.
+    /// (16) HERE to OUT, by its CPU; the goal if that was said before, which stays: whoever else says one comes too late.
     fn is_out(&self) -> Option<CpuId> {
         // Release: who says the goal takes a thread that is off its stack (pairs with the Acquire in `goes_to`). Acquire:
         // sees what they did before.
-        let before = self.0.swap(OUT, Ordering::AcqRel);
+        let before = self.0.compare_exchange(HERE, OUT, Ordering::AcqRel, Ordering::Acquire).err()?;
         before.checked_sub(GOAL).map(|cpu| CpuId(cpu as u32))
     }
 
@@ -126,6 +127,9 @@ impl Cx<'_> {
         if to == from.id() {
             return Ok(());
         }
+        if is_panicking() {
+            return Err(MigrateError::Unwinding);
+        }
         let goal = from.may_move(to)?;
         from.depart(self, Departed::Moves(me, goal));
         if core::ptr::eq(me.cpu(), goal) { Ok(()) } else { Err(MigrateError::Left(to)) }
@@ -135,13 +139,14 @@ impl Cx<'_> {
     /// meanwhile are remembered and do not end the wait. All tokens are given up.
     ///
     /// # Panics
-    /// As [`migrate`](Self::migrate); and where `to` does, then without the wait.
+    /// As [`migrate`](Self::migrate); if the thread unwinds; and where `to` does, then without the wait.
     #[track_caller]
     pub fn give_away(&mut self, to: impl FnOnce(Descheduled)) {
         self.check_stack();
         let me = self.slot();
         let from = me.cpu();
         from.check_no_section(me, "gives itself away", Location::caller());
+        assert!(!is_panicking(), "{me} gives itself away while it unwinds");
         me.parting.begin();
         to(Descheduled { thread: me, from });
         from.check_no_section(me, "gives itself away", Location::caller());

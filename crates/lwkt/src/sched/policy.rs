@@ -10,6 +10,7 @@ use dfly_hal::CpuId;
 
 use crate::sched::info::ThreadId;
 use crate::sched::run_queue::RunQueue;
+use crate::sched::scheduler::Scheduler;
 use crate::sched::thread::Thread;
 use crate::spec::{Name, Priority};
 
@@ -88,6 +89,7 @@ pub(crate) struct Queue {
 }
 
 struct Own {
+    scheduler: &'static Scheduler,
     cpu: CpuId,
     policy: Box<dyn Policy>,
     /// Nothing is asked of it any more.
@@ -118,8 +120,8 @@ impl Fault {
 }
 
 impl Queue {
-    pub(crate) fn new(cpu: CpuId, policy: Option<Box<dyn Policy>>) -> Self {
-        let own = policy.map(|policy| Box::new(Own { cpu, policy, fault: None }));
+    pub(crate) fn new(scheduler: &'static Scheduler, cpu: CpuId, policy: Option<Box<dyn Policy>>) -> Self {
+        let own = policy.map(|policy| Box::new(Own { scheduler, cpu, policy, fault: None }));
         Self { fixed: RunQueue::new(), own }
     }
 
@@ -206,9 +208,10 @@ impl Own {
     }
 
     fn pop(&mut self, mut fits: impl FnMut(&'static Thread) -> bool) -> Option<&'static Thread> {
-        let cpu = self.cpu;
+        let (cpu, scheduler) = (self.cpu, self.scheduler);
         let fault = |thread, what| Some(Fault::Named { cpu, thread, what });
         let wrong_with = |thread: &'static Thread| match thread.is_queued() {
+            _ if !ptr::eq(thread.cpu().scheduler(), scheduler) => fault(thread, "is another scheduler's"),
             _ if thread.cpu().id() != cpu => fault(thread, "is another CPU's"),
             false => fault(thread, "is not ready"),
             true => None,

@@ -76,7 +76,8 @@ fn here() -> Option<&'static Cpu> {
 /// On bare metal there is one scheduler, or very few.
 #[cfg(not(any(feature = "std", loom)))]
 fn here() -> Option<&'static Cpu> {
-    crate::sched::registry::schedulers().find_map(|scheduler| scheduler.cpu(scheduler.this()))
+    let cpu = |scheduler: &'static crate::Scheduler| scheduler.cpu(scheduler.this());
+    crate::sched::registry::schedulers().filter_map(cpu).find(|cpu| cpu.runs())
 }
 
 /// Whether the caller runs on `cpu`. Not so on a host where the OS thread that is `cpu` runs another machine meanwhile.

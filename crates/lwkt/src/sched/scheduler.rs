@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
-use dfly_hal::CpuId;
 use dfly_hal::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use dfly_hal::{CpuId, Instant};
 
 use crate::platform::Platform;
 use crate::sched::arch;
@@ -222,8 +222,22 @@ impl Scheduler {
         if cfg!(feature = "trace")
             && let Some(trace) = &self.trace
         {
-            trace.write(Event { at: self.platform.now(), cpu: self.this(), kind: kind() });
+            // A clock that panics may not unwind a thread that is on its way: the event is left out.
+            let Some(at) = self.moment() else { return };
+            trace.write(Event { at, cpu: self.this(), kind: kind() });
         }
+    }
+
+    #[cfg(feature = "std")]
+    fn moment(&self) -> Option<Instant> {
+        let now = core::panic::AssertUnwindSafe(|| self.platform.now());
+        // Nor may the payload's drop.
+        std::panic::catch_unwind(now).map_err(core::mem::forget).ok()
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn moment(&self) -> Option<Instant> {
+        Some(self.platform.now())
     }
 
     /// What `cpu` has done. From any context.

@@ -276,6 +276,10 @@ extern "C" fn begin(this: *const ()) {
     let mut cx = unsafe { Cx::new(this) };
     let outcome = main.map_or(Outcome::Returned, |main| run(main, &mut cx));
     this.seen.set_state(ThreadState::Exiting);
+    // No callback from here on: nobody would catch its panic.
+    this.cpu().sections.open();
+    // A sleep that was forgotten: the slot may be another CPU's next.
+    this.cpu().leave_sleep(this);
     // SAFETY: this is the thread.
     if let Some(mut exit) = unsafe { this.take_exit() } {
         exit.outcome = outcome;

@@ -96,7 +96,10 @@ impl<'a> Interlock<'_, 'a> {
 
 impl Drop for Interlock<'_, '_> {
     fn drop(&mut self) {
-        self.leave();
+        // A wake-up that this thread has not heard of, because it unwinds or looks no more, is another one's.
+        if self.leave() {
+            self.cx.scheduler().wakeup_one(self.channel);
+        }
     }
 }
 

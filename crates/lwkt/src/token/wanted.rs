@@ -40,12 +40,6 @@ impl Wanted {
         self.failures.set(1);
     }
 
-    /// Whether there is anything to be taken before the thread runs. For its CPU.
-    #[inline]
-    pub(crate) fn is_any(&self) -> bool {
-        self.chain.get().is_some()
-    }
-
     /// Tries `tries` times, at least once, to take what the thread wants. If it says yes, the thread runs next.
     ///
     /// # Safety

@@ -492,7 +492,7 @@ fn a_mount_that_cannot_be_says_why_and_leaves_nothing() {
         ("mount -r -o fast nvme0 /mnt", "mount: fast: option not supported\n"),
         (
             "mount -r nvme0",
-            "usage: mount\n       mount -r [-o cache=bytes] [-t hammer] volume[:volume ...] directory\n",
+            "usage: mount\n       mount -r [-o cache=bytes,port] [-t hammer] volume[:volume ...] directory\n",
         ),
     ] {
         let machine = Machine::new();
