@@ -234,6 +234,44 @@ fn who_gives_a_thread_away_may_panic() {
     join(thread).unwrap();
 }
 
+/// After a panic one is left that belongs to no wait, and is heard in the next.
+#[test]
+fn of_two_who_say_where_a_thread_goes_on_the_first_is_heard() {
+    let machine = machine(2);
+    let (send, given) = channel::<Descheduled>();
+    let told = Arc::new(AtomicU32::new(0));
+    let tells = told.clone();
+    let thread = spawn(&machine, CPU0, "given", move |cx| {
+        let mut first = None;
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            cx.give_away(|me| {
+                first = Some(me);
+                panic!("as the test wants");
+            });
+        }));
+        assert!(caught.is_err());
+        cx.give_away(|me| {
+            send.send(me).unwrap();
+            first.unwrap().resume_on(CPU1).unwrap();
+        });
+        tells.store(1, Ordering::SeqCst);
+        while tells.load(Ordering::SeqCst) == 1 {
+            std::thread::yield_now();
+        }
+        // It runs, and is not on its way anywhere.
+        is_on(cx, CPU1);
+        cx.yield_now();
+        is_on(cx, CPU1);
+    });
+    let second = given.recv().unwrap();
+    while told.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    second.resume_on(CPU0).unwrap();
+    told.store(2, Ordering::SeqCst);
+    join(thread).unwrap();
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
 fn the_stop_is_told_for_threads_on_the_way() {

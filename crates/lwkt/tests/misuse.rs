@@ -154,6 +154,22 @@ fn no_thread_goes_on_after_the_stop() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
+fn a_thread_may_drop_its_own_machine() {
+    let machine = Machine::start(2, Config::default()).unwrap();
+    let scheduler = machine.scheduler();
+    let (say, dropped) = std::sync::mpsc::channel();
+    let last = scheduler.spawn(CPU0, "last".into(), move |_| {
+        // It does not wait for its own end.
+        drop(machine);
+        say.send(()).unwrap();
+    });
+    dropped.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert!(scheduler.is_stopped());
+    let _either = last.unwrap().join(&mut ThreadWait::new());
+}
+
+#[test]
 #[cfg(all(target_arch = "x86_64", not(any(windows, miri))))]
 fn thread_locals_that_a_thread_has_lent_outlive_it() {
     struct Lent(Arc<AtomicBool>);

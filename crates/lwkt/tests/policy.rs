@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
@@ -161,6 +162,8 @@ enum Lie {
     Twice,
     /// One that another CPU was given.
     Elsewhere,
+    /// One that the CPU of another scheduler with the same number was given.
+    OfAnother,
     /// One that it has not asked about.
     Unasked,
     /// Nobody, though somebody fits.
@@ -192,6 +195,7 @@ impl Policy for Liar {
         match self.lie {
             Lie::Twice if self.ready.is_empty() => return self.last.filter(|&thread| fits(thread)),
             Lie::Elsewhere if self.cpu == CPU0 => return *self.theirs.lock().unwrap(),
+            Lie::OfAnother => return self.theirs.lock().unwrap().filter(|&thread| fits(thread)),
             Lie::Unasked => return self.ready.pop_front(),
             Lie::PanicsInPick => panic!("the policy panics in pick"),
             _ => {}
@@ -216,8 +220,16 @@ fn is_said(words: &[&str]) -> bool {
     SAID.lock().unwrap().iter().any(|said| words.iter().all(|word| said.contains(word)))
 }
 
-/// CPU 0 has a policy that lies, and a thread that waits once if it ever runs. What the CPU says about it.
-fn catch(lie: Lie, words: &[&str]) {
+/// Waits until somebody has said so, about `lie`.
+fn hear(lie: Lie, words: &[&str]) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !is_said(words) {
+        assert!(Instant::now() < patience, "{lie:?}: {:?}", SAID.lock().unwrap());
+        thread::yield_now();
+    }
+}
+
+fn listen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
@@ -226,6 +238,11 @@ fn catch(lie: Lie, words: &[&str]) {
             before(panic);
         }));
     });
+}
+
+/// CPU 0 has a policy that lies, and a thread that waits once if it ever runs. What the CPU says about it.
+fn catch(lie: Lie, words: &[&str]) {
+    listen();
     let theirs = Arc::new(Mutex::new(None));
     let machine = Machine::new(2, |cpu| Liar {
         lie: if cpu == CPU0 { lie } else { Lie::Twice },
@@ -253,11 +270,7 @@ fn catch(lie: Lie, words: &[&str]) {
     for thread in threads {
         assert_eq!(join(thread), Err(JoinError::Stopped), "{lie:?}");
     }
-    let patience = Instant::now() + Duration::from_secs(20);
-    while !is_said(words) {
-        assert!(Instant::now() < patience, "{lie:?}: {:?}", SAID.lock().unwrap());
-        thread::yield_now();
-    }
+    hear(lie, words);
     drop(other);
 }
 
@@ -271,4 +284,39 @@ fn a_policy_that_says_what_is_not_so_ends_its_cpu_and_is_named() {
     catch(Lie::Another, &["the policy of cpu0 names thread 3 (two) on cpu0, which does not fit"]);
     catch(Lie::PanicsInPick, &["the policy panics in pick"]);
     catch(Lie::PanicsInEnqueue, &["the policy panics in enqueue"]);
+}
+
+/// Both have a CPU 0, and a thread of the one must never run as the other's.
+#[test]
+#[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
+fn a_policy_that_names_a_thread_of_another_scheduler_ends_its_cpu() {
+    listen();
+    let theirs = Arc::new(Mutex::new(None));
+    let liar = |lie, cpu| {
+        let theirs = theirs.clone();
+        move |_| Liar { lie, cpu, ready: VecDeque::new(), last: None, theirs: theirs.clone() }
+    };
+    // Its policy shows what it is given last, as that of CPU 1 does elsewhere.
+    let other = Machine::new(1, liar(Lie::Twice, CPU1));
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = over.clone();
+    let busy = other.spawn(CPU0, "busy".into(), move |_| {
+        while !ends.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    });
+    let ready = other.spawn(CPU0, "of another".into(), |_| ());
+    let _runs_for_ever = other.run(CPU0);
+    while theirs.lock().unwrap().is_none_or(|thread: ReadyThread| &*thread.name() != "of another") {
+        thread::yield_now();
+    }
+    let machine = Machine::new(1, liar(Lie::OfAnother, CPU0));
+    let one = machine.spawn(CPU0, "one".into(), |_| ());
+    let _may_park_for_ever = machine.run(CPU0);
+    hear(Lie::OfAnother, &["the policy of cpu0 names", "(of another)", "which is another scheduler's"]);
+    assert_eq!(join(one), Err(JoinError::Stopped));
+    // Nobody has touched it.
+    assert!(!ready.is_finished());
+    over.store(true, Ordering::SeqCst);
+    assert_eq!((join(busy), join(ready)), (Ok(()), Ok(())));
 }

@@ -212,6 +212,24 @@ fn a_victim_keeps_its_tokens_and_goes_on_before_who_wants_them() {
 }
 
 #[test]
+fn who_waits_for_a_token_preempts_once_it_is_free() {
+    static TOKEN: Token<u32> = Token::new(0);
+    as_thread(|cx| {
+        let urgent = {
+            let (cx, _held) = cx.hold(&TOKEN);
+            let urgent = cx.scheduler().spawn(CPU0, spec("wants it", Priority::INT_MED), |cx| {
+                let _ = cx.hold(&TOKEN);
+            });
+            urgent.unwrap()
+        };
+        // At the next safe point after a tick, and nobody yields.
+        cx.scheduler().tick();
+        drop(cx.critical());
+        assert!(urgent.is_finished());
+    });
+}
+
+#[test]
 fn threads_that_preempt_may_yield_to_their_equals_and_end() {
     as_thread(|cx| {
         let log = Log::default();
@@ -349,4 +367,51 @@ fn a_storm_of_wakes_that_preempt_loses_nothing() {
     for thread in threads {
         assert_eq!(join(thread), Ok(()));
     }
+}
+
+/// A CPU that is detached while it runs a thread, which nobody should do; another OS thread says that it is the CPU.
+#[test]
+#[cfg(all(target_arch = "x86_64", not(any(windows, miri))))]
+fn an_interrupt_that_ends_on_another_os_thread_lets_nobody_run_there() {
+    use dfly_hal::host::HostCpu;
+    use dfly_lwkt::host::HostPlatform;
+    use std::thread;
+    thread_local! {
+        static ATTACHED: std::cell::RefCell<Option<HostCpu>> = const { std::cell::RefCell::new(None) };
+    }
+    // For the hooks.
+    drop(machine(1));
+    let platform = Arc::new(HostPlatform::new(1));
+    let scheduler = Scheduler::new(platform.clone(), Config::default()).unwrap();
+    let (detached, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (leaves, ends) = (detached.clone(), over.clone());
+    let busy = scheduler.spawn(CPU0, "busy".into(), move |_| {
+        ATTACHED.take();
+        leaves.store(true, Ordering::SeqCst);
+        while !ends.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    });
+    let theirs = platform.clone();
+    let cpu = thread::spawn(move || {
+        ATTACHED.set(Some(theirs.attach(CPU0).unwrap()));
+        scheduler.run()
+    });
+    while !detached.load(Ordering::SeqCst) {
+        thread::yield_now();
+    }
+    let ran = Arc::new(AtomicBool::new(false));
+    let runs = ran.clone();
+    // By a thread that is no CPU: where the CPU spawns it, it looks at once.
+    let urgent =
+        scheduler.spawn(CPU0, spec("urgent", Priority::INT_MED), move |_| runs.store(true, Ordering::SeqCst));
+    drop(urgent);
+    {
+        let _impostor = platform.attach(CPU0).unwrap();
+        scheduler.interrupt_exit(|| (), || ());
+    }
+    assert!(!ran.load(Ordering::SeqCst));
+    scheduler.stop();
+    over.store(true, Ordering::SeqCst);
+    drop((busy, cpu));
 }

@@ -7,13 +7,15 @@ use std::future::{pending, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use dfly_hal::sync::Lock;
-use dfly_hal::{CpuId, ThreadWait, Wait, block_on};
+use dfly_hal::{CpuId, ThreadWait, Wait, block_on, host::now};
 use dfly_lwkt::host::Machine;
 use dfly_lwkt::ipi::CpuMask;
+use dfly_lwkt::sleep::Ident;
 use dfly_lwkt::token::Token;
-use dfly_lwkt::{Config, Cx, Handle, JoinError, enable_preemption};
+use dfly_lwkt::{Config, Cx, Handle, JoinError, Priority, Spec, enable_preemption};
 
 const CPU0: CpuId = CpuId(0);
 const CPU1: CpuId = CpuId(1);
@@ -263,11 +265,11 @@ fn a_thread_should_yield_to_its_equals_after_a_tick_and_to_its_betters_at_once()
         assert!(cx.should_yield() && cx.should_yield());
         cx.yield_now();
         assert!(equal.is_finished() && !cx.should_yield());
-        let less = dfly_lwkt::Spec::new("less").priority(dfly_lwkt::Priority::IDLE_WORK);
+        let less = Spec::new("less").priority(Priority::IDLE_WORK);
         let less = scheduler.spawn(CPU0, less, |_| ()).unwrap();
         scheduler.tick();
         assert!(!cx.should_yield());
-        let more = dfly_lwkt::Spec::new("more").priority(dfly_lwkt::Priority::SOFT_NORM);
+        let more = Spec::new("more").priority(Priority::SOFT_NORM);
         let more = scheduler.spawn(CPU0, more, |_| ()).unwrap();
         assert!(cx.should_yield());
         cx.yield_now();
@@ -305,4 +307,69 @@ fn a_passive_message_waits_for_the_tick() {
     });
     join(sender).unwrap();
     join(ticking).unwrap();
+}
+
+/// Its end wakes a thread that preempts, which is a safe point; but nobody is left to unwind there.
+#[test]
+#[cfg_attr(miri, ignore = "leaves OS threads: run with MIRIFLAGS=-Zmiri-ignore-leaks and -- --ignored")]
+fn a_callback_that_panics_is_not_called_on_a_thread_at_its_end() {
+    static ROUND: AtomicU32 = AtomicU32::new(0);
+    let machine = machine(2);
+    let joiner = Spec::new("joiner").priority(Priority::INT_MED);
+    let joiner = machine.scheduler().spawn(CPU0, joiner, |cx| {
+        let ending = cx.scheduler().spawn(CPU0, "ending".into(), |_| {
+            ROUND.store(1, Ordering::SeqCst);
+            // No safe point: the message waits.
+            while ROUND.load(Ordering::SeqCst) == 1 {
+                std::thread::yield_now();
+            }
+        });
+        let _ = ending.unwrap().join(cx);
+    });
+    let sender = spawn(&machine, CPU1, "sender", |cx| {
+        while ROUND.load(Ordering::SeqCst) == 0 {
+            cx.yield_now();
+        }
+        cx.scheduler().ipis().send(CPU0, |_| panic!("as the test wants")).unwrap();
+        ROUND.store(2, Ordering::SeqCst);
+    });
+    join(sender).unwrap();
+    // The next one there has it.
+    assert_eq!(join(joiner.unwrap()), Err(JoinError::Panicked));
+    join(spawn(&machine, CPU0, "next", |cx| cx.yield_now())).unwrap();
+}
+
+/// A panic is counted by its OS thread, and the idle CPU on it unwinds nothing.
+#[test]
+fn an_idle_cpu_answers_while_a_thread_waits_that_unwinds() {
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    static ANSWERED: AtomicBool = AtomicBool::new(false);
+    static IN_TIME: AtomicBool = AtomicBool::new(false);
+    struct WaitsAtItsEnd<'a, 'b>(&'a mut Cx<'b>);
+    impl Drop for WaitsAtItsEnd<'_, '_> {
+        fn drop(&mut self) {
+            WAITS.store(true, Ordering::SeqCst);
+            let late = now().saturating_add(Duration::from_secs(10));
+            let not_yet = || !ANSWERED.load(Ordering::SeqCst);
+            let slept = self.0.sleep_while(Ident::of(&ANSWERED), Some(late), not_yet);
+            IN_TIME.store(slept.is_ok(), Ordering::SeqCst);
+        }
+    }
+    let machine = machine(2);
+    let unwinds = spawn(&machine, CPU0, "unwinds", |cx| {
+        let _waits = WaitsAtItsEnd(cx);
+        panic!("as the test wants");
+    });
+    let asks = spawn(&machine, CPU1, "asks", |cx| {
+        while !WAITS.load(Ordering::SeqCst) {
+            cx.yield_now();
+        }
+        let scheduler = cx.scheduler();
+        assert_eq!(scheduler.ipis().run_on(&CpuMask::of(CPU0), |_| ()), Ok(CpuMask::of(CPU0)));
+        ANSWERED.store(true, Ordering::SeqCst);
+        scheduler.wakeup(Ident::of(&ANSWERED));
+    });
+    join(asks).unwrap();
+    assert_eq!(join(unwinds), Err(JoinError::Panicked));
+    assert!(IN_TIME.load(Ordering::SeqCst));
 }

@@ -11,7 +11,7 @@ use dfly_hal::{CpuId, Instant, ThreadWait, TimedOut, host::now};
 use dfly_lwkt::host::Machine;
 use dfly_lwkt::sleep::{Channel, Domain, Ident};
 use dfly_lwkt::token::Token;
-use dfly_lwkt::{Config, Cx, Handle};
+use dfly_lwkt::{Config, Cx, Handle, JoinError};
 
 const CPU0: CpuId = CpuId(0);
 const CPU1: CpuId = CpuId(1);
@@ -169,6 +169,69 @@ fn a_forgotten_interlock_leaves_when_its_thread_sleeps_again() {
         assert_eq!(cx.interlock(Ident(2)).wait(soon()), Err(TimedOut));
     });
     join([main]);
+}
+
+/// Its slot goes home to the first CPU, whose queues have never had it.
+#[test]
+fn an_interlock_that_is_forgotten_on_another_cpu_ends_with_its_thread() {
+    // SAFETY: no thread here has anything of an OS thread while it moves.
+    let machine = Machine::start(2, unsafe { Config::default().threads_may_move() }).unwrap();
+    let ident = Ident(1);
+    let sleeper = sleeper(&machine, CPU0, ident, &Arc::default(), 1);
+    settle(&machine, ident, 1);
+    let wanderer = spawn(&machine, CPU0, "wanderer", move |cx| {
+        cx.migrate(CPU1).unwrap();
+        std::mem::forget(cx.interlock(ident));
+    });
+    join([wanderer]);
+    while machine.scheduler().cpu_stats(CPU1).unwrap().exited == 0 {
+        thread::yield_now();
+    }
+    // In its slot.
+    join([spawn(&machine, CPU0, "next", |cx| drop(cx.interlock(Ident(2))))]);
+    machine.scheduler().wakeup(ident);
+    let patience = now().saturating_add(Duration::from_secs(20));
+    while !sleeper.is_finished() {
+        assert!(now() < patience, "nobody has woken it");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_wake_up_for_one_that_unwinds_meanwhile_is_for_the_next() {
+    static ROUND: AtomicU32 = AtomicU32::new(0);
+    let machine = machine(2);
+    let log = Arc::default();
+    let ident = Ident(1);
+    let [unlucky, next] = [0, 1].map(|number| {
+        let sleeper = sleeper(&machine, CPU0, ident, &log, number);
+        settle(&machine, ident, number as usize + 1);
+        sleeper
+    });
+    // Without a safe point, so that the first to run after it is the one that is woken.
+    let busy = spawn(&machine, CPU0, "busy", |cx| {
+        ROUND.store(1, Ordering::SeqCst);
+        while ROUND.load(Ordering::SeqCst) == 1 {
+            thread::yield_now();
+        }
+        cx.yield_now();
+    });
+    let sender = spawn(&machine, CPU1, "sender", move |cx| {
+        while ROUND.load(Ordering::SeqCst) == 0 {
+            cx.yield_now();
+        }
+        cx.scheduler().ipis().send(CPU0, |_| panic!("as the test wants")).unwrap();
+        cx.scheduler().wakeup_one(ident);
+        ROUND.store(2, Ordering::SeqCst);
+    });
+    assert_eq!(unlucky.join(&mut ThreadWait::new()), Err(JoinError::Panicked));
+    join([busy, sender]);
+    let patience = now().saturating_add(Duration::from_secs(20));
+    while !next.is_finished() {
+        assert!(now() < patience, "nobody has woken it");
+        thread::yield_now();
+    }
+    assert_eq!(*log.lock().unwrap(), [1]);
 }
 
 #[test]
