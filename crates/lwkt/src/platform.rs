@@ -19,7 +19,8 @@ pub trait Platform: Cpus + Clock {
     /// scheduler may do so wherever a short lock or a critical section ends and wherever a thread is woken, to let a
     /// thread of an [interrupt](crate::Priority::is_interrupt)'s priority run.
     ///
-    /// By default never with `std`, where nothing interrupts a CPU; without it always, which is safe everywhere.
+    /// By default never with `std`, where nothing interrupts a CPU. Without it always: then nothing is preempted, and messages
+    /// of other CPUs that come inside of a critical section wait until the CPU is idle. A machine with interrupts says what is so.
     fn in_interrupt(&self) -> bool {
         cfg!(not(any(feature = "std", loom)))
     }
