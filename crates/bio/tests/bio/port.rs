@@ -83,6 +83,7 @@ fn the_device_has_no_more_at_a_time_than_was_said() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "opens a file")]
 fn a_device_that_others_reap_is_waited_for_when_it_is_full() {
     // The host's threads complete.
     let file = tempfile::NamedTempFile::new().unwrap();
